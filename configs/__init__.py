@@ -1,0 +1,1 @@
+"""Experiments: every number of a run that is not a fact of the method."""

@@ -1,0 +1,144 @@
+"""What the experiments share.  Each config file changes this and says why.
+
+Config arguments, after a colon (--config=configs/expert_grid.py:small):
+  (none)  the full-size networks
+  small   a quarter of the channels: trains on a CPU
+  tiny    a few channels and 48-pixel faces: for tests
+"""
+
+import ml_collections
+from ml_collections.config_dict import placeholder
+
+SIZES = ("", "small", "tiny")
+
+
+def base(stage: str, size: str) -> ml_collections.ConfigDict:
+  """Returns the fields of every experiment, at the original's values.
+
+  Args:
+    stage: "expert" or "generator".
+    size: one of SIZES.
+
+  Raises:
+    ValueError: if `size` is another word.
+  """
+  if size not in SIZES:
+    raise ValueError(
+      f"the config argument is {size!r}, expected one of {SIZES[1:]} or none"
+    )
+  config = ml_collections.ConfigDict()
+  config.stage = stage
+  config.seed = 0
+  config.image_size = 48 if size == "tiny" else 96
+  config.width = {"": 1.0, "small": 0.25, "tiny": 1 / 32}[size]
+
+  config.data = dict(
+    dir=placeholder(str),  # --output of launch.prepare_data
+    batch_size=64,
+    num_threads=2,
+    num_workers=0,
+  )
+  config.windows = dict(
+    frames=5,
+    mel_columns=16,
+    # Frame f's own mel window begins at frame f - 1 in training; at use, at
+    # frame f in the original, which released weights expect.
+    frame_mel_offset=-1,
+    inference_mel_offset=-1,
+    min_negative_distance=1,
+    min_reference_distance=1,
+    speech_only=False,
+    # Of GRID's windows, 99 % of those within words and 3 % of those without
+    # any have a mean mel above this.
+    speech_threshold=-2.5,
+  )
+  config.optimizer = dict(learning_rate=1e-4, b1=0.9, b2=0.999, eps=1e-8)
+  config.eval = dict(seed=1, batches=8, two_way_distance=5)
+  config.train = dict(
+    num_steps=1_000_000,
+    log_every_steps=50,
+    eval_every_steps=10_000,
+    save_every_steps=1_000,
+    keep=3,
+  )
+  return config
+
+
+def expert(size: str) -> ml_collections.ConfigDict:
+  """Returns stage 1 as the original has it (color_syncnet_train.py)."""
+  config = base("expert", size)
+  # 1402 batches of 64 are the original's evaluation; LRS2's val split fills
+  # fewer.
+  config.eval.batches = 100
+  return tiny(config) if size == "tiny" else config
+
+
+def generator(size: str) -> ml_collections.ConfigDict:
+  """Returns stage 2 without adversarial loss (wav2lip_train.py)."""
+  config = base("generator", size)
+  config.expert_checkpoint = placeholder(str)  # a workdir of stage 1
+  # "batch" is the original, which never puts the expert in eval mode.
+  config.expert_batch_norm = "running"
+  config.data.batch_size = 16
+  config.discriminator_optimizer = dict(config.optimizer)
+  config.loss = dict(
+    sync_weight_initial=0.0,
+    sync_weight=0.01,
+    sync_on_below=0.75,
+    adversarial_weight=0.0,
+  )
+  config.eval.batches = 100
+  config.train.eval_every_steps = 3_000
+  return tiny(config) if size == "tiny" else config
+
+
+def gan(size: str) -> ml_collections.ConfigDict:
+  """Returns stage 2 with adversarial loss (hq_wav2lip_train.py)."""
+  config = generator(size)
+  config.optimizer.b1 = config.discriminator_optimizer.b1 = 0.5
+  config.loss.sync_weight = 0.03
+  config.loss.adversarial_weight = 0.07
+  return config
+
+
+def faithful(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+  """Sets what the original does although better is known.
+
+  The expert's BatchNorm normalises by the generated windows themselves, and at
+  use a frame's mel window begins one frame later than in training.
+  """
+  config.expert_batch_norm = "batch"
+  config.windows.inference_mel_offset = 0
+  return config
+
+
+def grid_generator(
+  config: ml_collections.ConfigDict, size: str
+) -> ml_collections.ConfigDict:
+  """Sets stage 2's schedule on GRID speaker 1."""
+  # Some hundred steps from random weights: faster than the original's 1e-4.
+  config.optimizer.learning_rate = 5e-4 if size else 2e-4
+  if size != "tiny":
+    if size == "small":
+      config.data.batch_size = 4
+    config.train.num_steps = 1_500 if size == "small" else 20_000
+    config.train.eval_every_steps = 250 if size == "small" else 1_000
+    config.train.save_every_steps = config.train.eval_every_steps
+    config.train.log_every_steps = 25
+    config.eval.batches = 16
+  return config
+
+
+def tiny(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+  """Shrinks a run to seconds, for tests."""
+  config.data.batch_size = 4
+  config.eval.batches = 2
+  config.train.update(
+    dict(
+      num_steps=2,
+      log_every_steps=1,
+      eval_every_steps=2,
+      save_every_steps=2,
+    )
+  )
+  return config

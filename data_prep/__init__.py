@@ -1,0 +1,1 @@
+"""From a folder of talking videos to shards of face crops and mels."""

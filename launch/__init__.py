@@ -1,0 +1,1 @@
+"""Command lines: absl flags here, everything else in the packages."""

@@ -1,0 +1,95 @@
+r"""Prepares a folder of talking videos for training.
+
+  python -m launch.prepare_data --input=VIDEOS --output=DATA_DIR
+
+Every file below VIDEOS is tried; what cannot be used is set aside with its
+reason in DATA_DIR/report.json.  Splits come from lists (--splits=FOLDER with
+train.txt, val.txt, test.txt, one path without suffix a line) or from a stable
+hash of the path.  Interrupted and run again, it goes on where it was.
+"""
+
+import collections
+import os
+import sys
+
+from absl import app, flags, logging
+
+from data_prep import clips, prepare
+from w2l_jax import audio, dataset, detectors
+
+_INPUT = flags.DEFINE_string("input", None, "Folder of videos.", required=True)
+_OUTPUT = flags.DEFINE_string(
+  "output", None, "Folder of the prepared data set.", required=True
+)
+_SPLITS = flags.DEFINE_string(
+  "splits", None, "Folder of train.txt, val.txt and test.txt; unset: by hash."
+)
+_VAL = flags.DEFINE_float(
+  "val_fraction", 0.05, "Share of clips in val, by hash.", 0.0, 1.0
+)
+_TEST = flags.DEFINE_float(
+  "test_fraction", 0.05, "Share of clips in test, by hash.", 0.0, 1.0
+)
+_SIZE = flags.DEFINE_integer(
+  "image_size", 96, "Side of the face crops, pixels.", lower_bound=24
+)
+_DETECTOR = flags.DEFINE_enum(
+  "detector", "mtcnn", sorted(detectors.DETECTORS), "Face detector."
+)
+_PADDING = flags.DEFINE_enum(
+  "audio_padding",
+  "reflect",
+  audio.PADDINGS,
+  "How the spectrogram's ends are padded; reflect is the original's.",
+)
+_WORKERS = flags.DEFINE_integer(
+  "workers", os.cpu_count(), "Processes.", lower_bound=1
+)
+
+
+def main(argv):
+  """Prepares, then prints what was kept and what was set aside."""
+  if len(argv) > 1:
+    raise app.UsageError(f"unexpected argument {argv[1]!r}; flags are --name=")
+  logging.set_verbosity(logging.ERROR)  # TFDS tells every step it takes.
+  try:
+    report = prepare.prepare(
+      _INPUT.value,
+      _OUTPUT.value,
+      clips.Settings(
+        image_size=_SIZE.value,
+        detector=_DETECTOR.value,
+        audio_padding=_PADDING.value,
+      ),
+      splits_folder=_SPLITS.value,
+      val_fraction=_VAL.value,
+      test_fraction=_TEST.value,
+      workers=_WORKERS.value,
+    )
+  except (prepare.PrepareError, dataset.DatasetError) as e:
+    sys.exit(f"error: {e}")
+  by_reason = collections.defaultdict(list)
+  for file, reason in sorted(report.set_aside.items()):
+    by_reason[reason].append(file)
+  for reason, files in by_reason.items():
+    more = f" and {len(files) - 3} more" if len(files) > 3 else ""
+    print(f"set aside: {', '.join(files[:3])}{more}: {reason}")
+  if report.not_listed:
+    print(f"{len(report.not_listed)} clips are in no split list")
+  if report.not_found:
+    print(f"{len(report.not_found)} entries of the split lists have no video")
+  if report.made:
+    print(
+      f"made {report.made} clips, {report.frames} frames in "
+      f"{report.seconds:.0f} s: {report.frames / report.seconds:.0f} frames/s"
+    )
+  counts = ", ".join(f"{split} {n}" for split, n in report.records.items())
+  print(
+    f"kept {report.made + report.reused} clips ({report.reused} from earlier "
+    f"runs), set aside {len(report.set_aside)}; records: {counts}\n"
+    f"report: {os.path.join(_OUTPUT.value, 'report.json')}"
+  )
+
+
+if __name__ == "__main__":
+  app.run(main)

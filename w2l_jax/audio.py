@@ -1,0 +1,119 @@
+"""Waveform to normalised log-mel spectrogram, exactly as Wav2Lip has it.
+
+Original: audio.py and hparams.py; the resampler and the spectrogram are
+libraries'.  Reading sound from files is in video.py.
+"""
+
+import functools
+
+import librosa
+import numpy as np
+import scipy.signal
+import soxr
+
+SAMPLE_RATE = 16_000
+N_FFT = 800
+HOP_LENGTH = 200
+NUM_MELS = 80
+FMIN = 55.0
+FMAX = 7600.0
+PREEMPHASIS = 0.97
+MIN_LEVEL_DB = -100.0
+REF_LEVEL_DB = 20.0
+MAX_ABS_VALUE = 4.0
+
+# The value of digital silence, everywhere.
+SILENCE = -MAX_ABS_VALUE
+
+# "reflect" is what librosa 0.7 did, which Wav2Lip pins and its released
+# weights heard; "constant" (zeros) is what librosa does since 0.9.  They differ
+# in the first and the last two columns only.
+PADDINGS = ("reflect", "constant")
+
+
+def resample(
+  waveform: np.ndarray, sample_rate: int, target_rate: int = SAMPLE_RATE
+) -> np.ndarray:
+  """Mixes to mono and resamples.
+
+  Args:
+    waveform: [samples] or [samples, channels]; floats in [-1, 1], or integers,
+      which are scaled to that range.
+    sample_rate: of `waveform`, Hz.
+    target_rate: Hz.
+
+  Returns:
+    [samples'] float32.
+  """
+  waveform = np.asarray(waveform)
+  if np.issubdtype(waveform.dtype, np.integer):
+    waveform = waveform / -float(np.iinfo(waveform.dtype).min)
+  if waveform.ndim == 2:
+    waveform = waveform.mean(axis=1)
+  if waveform.ndim != 1:
+    raise ValueError(
+      f"waveform has shape {waveform.shape}, expected [samples] or "
+      "[samples, channels]"
+    )
+  waveform = waveform.astype(np.float32)
+  if sample_rate == target_rate or not waveform.size:
+    return waveform
+  return soxr.resample(waveform, sample_rate, target_rate, quality="HQ")
+
+
+@functools.cache
+def mel_basis() -> np.ndarray:
+  """The [80, 401] mel filters: Slaney's scale and area normalisation."""
+  return librosa.filters.mel(
+    sr=SAMPLE_RATE, n_fft=N_FFT, n_mels=NUM_MELS, fmin=FMIN, fmax=FMAX
+  )
+
+
+def log_mel(
+  waveform: np.ndarray,
+  sample_rate: int = SAMPLE_RATE,
+  padding: str = "reflect",
+) -> np.ndarray:
+  """Computes the spectrogram that the networks hear.
+
+  Pre-emphasis, magnitude STFT (800-sample periodic Hann, hop 200, centred),
+  mel filters, 20 log10 with a floor of -100 dB, minus 20 dB, then mapped from
+  [-100, 0] dB to [-4, 4] and clipped.  There is no peak normalisation.
+
+  Args:
+    waveform: [samples] or [samples, channels], any sample rate.
+    sample_rate: of `waveform`, Hz.
+    padding: how the ends are extended by 400 samples: one of PADDINGS.
+
+  Returns:
+    [1 + len // 200, 80] float32 in [-4, 4], where len counts samples at 16 kHz.
+
+  Raises:
+    ValueError: if `waveform` is empty or not finite, `padding` is unknown, or
+      the sound is too short (at most 400 samples at 16 kHz) to be reflected.
+  """
+  if padding not in PADDINGS:
+    raise ValueError(f"padding is {padding!r}, expected one of {PADDINGS}")
+  waveform = resample(waveform, sample_rate)
+  if not np.all(np.isfinite(waveform)):
+    raise ValueError("the waveform has values that are not finite")
+  shortest = N_FFT // 2 + 1 if padding == "reflect" else 1
+  if len(waveform) < shortest:
+    raise ValueError(
+      f"the waveform has {len(waveform)} samples at 16 kHz, expected at least "
+      f"{shortest}"
+    )
+  emphasised = scipy.signal.lfilter([1.0, -PREEMPHASIS], [1.0], waveform)
+  magnitude = np.abs(
+    librosa.stft(
+      emphasised, n_fft=N_FFT, hop_length=HOP_LENGTH, pad_mode=padding
+    )
+  )
+  floor = 10.0 ** (MIN_LEVEL_DB / 20.0)
+  decibels = (
+    20.0 * np.log10(np.maximum(floor, mel_basis() @ magnitude)) - REF_LEVEL_DB
+  )
+  scaled = 2.0 * MAX_ABS_VALUE * (decibels - MIN_LEVEL_DB) / -MIN_LEVEL_DB
+  return np.clip(scaled - MAX_ABS_VALUE, -MAX_ABS_VALUE, MAX_ABS_VALUE).T.astype(
+    np.float32
+  )

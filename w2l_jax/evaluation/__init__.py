@@ -1,0 +1,1 @@
+"""Figures of merit: NumPy or JAX functions of arrays, no files, no networks."""

@@ -1,0 +1,285 @@
+"""From a face video or photo and speech to a lip-synced video.
+
+The generator's variables come from checkpoints.py, boxes and pasting from
+faces.py, files from video.py; this module is the order of things.
+"""
+
+import dataclasses
+from collections.abc import Iterator
+from fractions import Fraction
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tqdm
+
+from w2l_jax import (
+  audio,
+  checkpoints,
+  detectors,
+  faces,
+  network_inputs,
+  video,
+  windows,
+)
+from w2l_jax.models import Generator
+
+# Five frames of speech: less cannot fill one mel window.
+SHORTEST_AUDIO_SECONDS = 0.2
+PHOTO_FPS = 25
+
+
+class InferenceError(ValueError):
+  """The inputs cannot be lip-synced; the message says why and what to do."""
+
+
+def make_model(config) -> Generator:
+  """Returns the generator that a config (or a checkpoint's config) describes."""
+  return Generator(width=config["width"], image_size=config["image_size"])
+
+
+def model_inputs(config) -> tuple[jax.ShapeDtypeStruct, ...]:
+  """Returns shapes of (mel, faces) for one frame."""
+  size, spec = config["image_size"], config["windows"]
+  return (
+    jax.ShapeDtypeStruct((1, 80, spec["mel_columns"], 1), jnp.float32),
+    jax.ShapeDtypeStruct((1, size, size, 6), jnp.float32),
+  )
+
+
+def frame_mels(
+  mel: np.ndarray, num_frames: int, fps: float, columns: int, offset: int
+) -> np.ndarray:
+  """Returns the mel window of every frame of a video.
+
+  Frame f's window begins with frame f + offset; what lies before the speech or
+  after it is silence, so there is a window for every frame (the original drops
+  the frames whose windows are not whole).
+
+  Args:
+    mel: [T_mel, F].
+    num_frames: n.
+    fps: of the video.
+    columns: M.
+    offset: in frames of 1/25 s, as in training.
+
+  Returns:
+    [n, M, F].
+  """
+  # In this video's frames the offset is offset * fps / 25.
+  starts = windows.mel_start(
+    np.arange(num_frames) + offset * fps / windows.FPS, fps
+  )
+  lead = max(0, -int(starts[0]))
+  starts = starts + lead
+  length = max(int(starts[-1]) + columns, lead + len(mel))
+  padded = np.full((length, mel.shape[1]), audio.SILENCE, np.float32)
+  padded[lead : lead + len(mel)] = mel
+  return padded[starts[:, None] + np.arange(columns)]
+
+
+class FaceGenerator:
+  """A generator with its variables: faces and mels in, faces out."""
+
+  def __init__(self, model: Generator, batch_size: int = 16):
+    """Compiles nothing yet; one batch shape is compiled at first use.
+
+    Args:
+      model: the network.
+      batch_size: frames at a time.
+    """
+    self._batch_size = batch_size
+
+    @jax.jit
+    def generate(variables, mels, frames):
+      frames = network_inputs.to_float(frames)
+      fake = model.apply(
+        variables,
+        network_inputs.mel_image(mels),
+        network_inputs.generator_faces(frames, frames),
+      )
+      return jnp.clip(jnp.rint(fake * 255.0), 0, 255).astype(jnp.uint8)
+
+    self._generate = generate
+
+  def __call__(
+    self, variables: dict, frames: np.ndarray, mels: np.ndarray
+  ) -> np.ndarray:
+    """Generates faces that say the speech.
+
+    Each frame is its own pose prior and its own reference, as in the original.
+
+    Args:
+      variables: of the generator.
+      frames: [n, S, S, 3] uint8 face crops.
+      mels: [n, M, F], the mel window of each frame.
+
+    Returns:
+      [n, S, S, 3] uint8.
+    """
+    out = []
+    for start in range(0, len(frames), self._batch_size):
+      part = slice(start, start + self._batch_size)
+      count = len(frames[part])
+      fill = self._batch_size - count
+      pad = [(0, fill)] + [(0, 0)] * (frames.ndim - 1)
+      pad_mel = [(0, fill)] + [(0, 0)] * (mels.ndim - 1)
+      generated = self._generate(
+        variables, np.pad(mels[part], pad_mel), np.pad(frames[part], pad)
+      )
+      out.append(np.asarray(generated)[:count])
+    return np.concatenate(out)
+
+
+def load_generator(path: str) -> tuple[Generator, dict, dict]:
+  """Reads a trained generator.
+
+  Args:
+    path: a workdir or step folder of stage 2.
+
+  Returns:
+    (model, variables, the config that it was trained with).
+
+  Raises:
+    CheckpointError: if it is none.
+  """
+  config = checkpoints.load_config(path, "generator")
+  model = make_model(config)
+  abstract = jax.eval_shape(
+    model.init, jax.random.key(0), *model_inputs(config)
+  )
+  return model, checkpoints.load_variables(path, "generator", abstract), config
+
+
+@dataclasses.dataclass
+class Summary:
+  """What lipsync did.
+
+  Attributes:
+    frames: written.
+    with_face: of them, how many have a new face; the others are unchanged.
+    seconds: length of the video.
+  """
+
+  frames: int
+  with_face: int
+  seconds: float
+
+
+def _photo_or_video(face: str):
+  """Returns (fps, a function that iterates over the frames)."""
+  photo = video.read_image(face)
+  if photo is not None:
+    return Fraction(PHOTO_FPS), lambda: iter([photo])
+  fps = video.frame_rate(face)
+  return fps, lambda: video.frames_at_rate(face, float(fps))
+
+
+def _looped(frames, total: int) -> Iterator[tuple[int, np.ndarray]]:
+  """Yields (source index, frame) `total` times, from the start when it ends."""
+  count = 0
+  while True:
+    for i, frame in enumerate(frames()):
+      if count == total:
+        return
+      yield i, frame
+      count += 1
+
+
+def lipsync(
+  checkpoint: str,
+  face: str,
+  speech: str,
+  outfile: str,
+  *,
+  pads: tuple[int, int, int, int] = (0, 0, 0, 0),
+  detector: str | None = None,
+  batch_size: int = 16,
+) -> Summary:
+  """Makes the face in a video or photo say the speech.
+
+  The output is as long as the speech; a shorter video is repeated, a longer
+  one cut.  Frames without a face pass unchanged.  Memory does not grow with
+  the video: it is decoded once for the boxes and once more for the faces.
+
+  Args:
+    checkpoint: a workdir or step folder of stage 2.
+    face: a video or a photo.
+    speech: any file with sound.
+    outfile: an .mp4, .mkv or .mov; has this name only when complete.
+    pads: pixels to add to the box: top, bottom, left, right.
+    detector: a name of detectors.DETECTORS; None is the checkpoint's own.
+    batch_size: frames generated at a time.
+
+  Returns:
+    A summary.
+
+  Raises:
+    CheckpointError, MediaError, InferenceError: naming the file.
+  """
+  model, variables, config = load_generator(checkpoint)
+  preparation = config["preparation"]
+  tracking = faces.Tracking(**preparation["tracking"])
+  waveform, sample_rate = video.read_audio(speech)
+  seconds = len(waveform) / sample_rate
+  if seconds < SHORTEST_AUDIO_SECONDS:
+    raise InferenceError(
+      f"{speech}: has {seconds:.3f} s of sound, expected at least "
+      f"{SHORTEST_AUDIO_SECONDS} s"
+    )
+  fps, frames = _photo_or_video(face)
+  total = max(1, round(seconds * fps))
+
+  boxes = faces.track_face(
+    tqdm.tqdm(frames(), desc="finding faces", unit="frame"),
+    detectors.make(detector or preparation["detector"]),
+    tracking,
+  )
+  if not np.isfinite(boxes).any():
+    raise InferenceError(
+      f"{face}: no face found in {len(boxes)} frames; expected one that looks "
+      "towards the camera; another --detector may find it"
+    )
+  boxes = faces.smooth_boxes(boxes, tracking.smooth_frames)
+  boxes = faces.pad_boxes(boxes, pads)
+
+  mel = audio.log_mel(waveform, sample_rate, preparation["audio_padding"])
+  spec = config["windows"]
+  mels = frame_mels(
+    mel, total, float(fps), spec["mel_columns"], spec["inference_mel_offset"]
+  )
+  generator = FaceGenerator(model, batch_size)
+  size = config["image_size"]
+  with_face = 0
+
+  def finish(batch, writer):
+    """Generates a batch's faces and writes its frames."""
+    nonlocal with_face
+    chosen = [j for j, (i, _) in enumerate(batch) if np.isfinite(boxes[i, 0])]
+    first = count - len(batch)
+    new = {}
+    if chosen:
+      crops = np.stack(
+        [faces.crop(batch[j][1], boxes[batch[j][0]], size) for j in chosen]
+      )
+      generated = generator(variables, crops, mels[[first + j for j in chosen]])
+      new = dict(zip(chosen, generated, strict=True))
+    for j, (i, frame) in enumerate(batch):
+      if j in new:
+        frame = faces.paste(frame, new[j], boxes[i])
+      writer.write(frame)
+    with_face += len(chosen)
+
+  count, batch = 0, []
+  with video.VideoWriter(outfile, fps, waveform, sample_rate) as writer:
+    for item in tqdm.tqdm(
+      _looped(frames, total), total=total, desc="lip-syncing", unit="frame"
+    ):
+      batch.append(item)
+      count += 1
+      if len(batch) == batch_size:
+        finish(batch, writer)
+        batch = []
+    if batch:
+      finish(batch, writer)
+  return Summary(frames=count, with_face=with_face, seconds=count / float(fps))

@@ -1,0 +1,89 @@
+"""Loss terms: arrays in, scalars out, one function for each term.
+
+No networks, no weights, no config: the stage files put terms together.
+Values and gradients follow PyTorch's (its clamps included).
+"""
+
+import jax
+import jax.numpy as jnp
+import optax
+
+
+def cosine_similarity(a: jax.Array, b: jax.Array) -> jax.Array:
+  """Cosine of unit vectors [B, D] and [B, D], as probabilities [B] in [0, 1].
+
+  The expert's embeddings are non-negative and of unit length, so only rounding
+  can leave [0, 1]; PyTorch's loss stops with an error there, this clips.
+  """
+  return jnp.clip(jnp.sum(a * b, axis=-1), 0.0, 1.0)
+
+
+@jax.custom_jvp
+def binary_cross_entropy(p: jax.Array, y: jax.Array) -> jax.Array:
+  """-(y log p + (1 - y) log(1 - p)) elementwise, as torch.nn.BCELoss has it.
+
+  Each logarithm is clamped at -100, and the gradient (p - y) / (p (1 - p)) has
+  a denominator of at least 1e-12, so both stay finite at p = 0 and p = 1.
+  """
+  log_p = jnp.maximum(jnp.log(p), -100.0)
+  log_1mp = jnp.maximum(jnp.log1p(-p), -100.0)
+  return -(y * log_p + (1.0 - y) * log_1mp)
+
+
+@binary_cross_entropy.defjvp
+def _binary_cross_entropy_jvp(primals, tangents):
+  p, y = primals
+  dp, _ = tangents  # Labels are never differentiated.
+  slope = (p - y) / jnp.maximum(p * (1.0 - p), 1e-12)
+  return binary_cross_entropy(p, y), slope * dp
+
+
+def cosine_bce(
+  audio_embedding: jax.Array, face_embedding: jax.Array, in_sync: jax.Array
+) -> jax.Array:
+  """Stage-1 loss: mean cross-entropy of the cosine itself, no sigmoid.
+
+  Original: color_syncnet_train.py, cosine_loss; paper section 3.1.
+
+  Args:
+    audio_embedding, face_embedding: [B, D], unit length, non-negative.
+    in_sync: [B], 1 where speech and faces belong together, else 0.
+  """
+  p = cosine_similarity(audio_embedding, face_embedding)
+  return jnp.mean(binary_cross_entropy(p, in_sync))
+
+
+def sync_loss(
+  audio_embedding: jax.Array, face_embedding: jax.Array
+) -> jax.Array:
+  """Stage-2 sync loss: cosine_bce with every window labelled in sync."""
+  ones = jnp.ones(audio_embedding.shape[:1], audio_embedding.dtype)
+  return cosine_bce(audio_embedding, face_embedding, ones)
+
+
+def l1_loss(fake: jax.Array, real: jax.Array) -> jax.Array:
+  """Mean absolute difference over whole frames, in units of [0, 1]."""
+  return jnp.mean(jnp.abs(fake - real))
+
+
+def generator_adversarial_loss(fake_logits: jax.Array) -> jax.Array:
+  """Mean of -log D(fake): the original's non-saturating form.
+
+  The paper writes log(1 - D(fake)); the code does not (hq_wav2lip_train.py).
+  """
+  return jnp.mean(
+    optax.sigmoid_binary_cross_entropy(fake_logits, jnp.ones_like(fake_logits))
+  )
+
+
+def discriminator_loss(
+  real_logits: jax.Array, fake_logits: jax.Array
+) -> jax.Array:
+  """Mean of -log D(real) plus mean of -log(1 - D(fake)); summed, not halved."""
+  real = optax.sigmoid_binary_cross_entropy(
+    real_logits, jnp.ones_like(real_logits)
+  )
+  fake = optax.sigmoid_binary_cross_entropy(
+    fake_logits, jnp.zeros_like(fake_logits)
+  )
+  return jnp.mean(real) + jnp.mean(fake)

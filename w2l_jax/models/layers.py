@@ -1,0 +1,248 @@
+"""The three blocks that every network is made of, and PyTorch's default init.
+
+Convolutions, normalisation and activation live here; network shapes do not.
+Called by the network modules beside this one.
+"""
+
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+# PyTorch's BatchNorm defaults: its momentum 0.1 is Flax's 0.9.
+BATCH_NORM_MOMENTUM = 0.9
+BATCH_NORM_EPSILON = 1e-5
+LEAKY_RELU_SLOPE = 0.01
+
+
+def _unit_uniform(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+  """Draws float32 from U[0, 1): MurmurHash3's finaliser over a counter.
+
+  jax.random compiles a Threefry of its own for every parameter, which takes
+  half a minute for the generator; this takes a second and is as good for
+  initial weights.
+  """
+  data = jax.random.key_data(key).ravel()
+  offset, stride = data[0], data[1]
+  x = jax.lax.iota(jnp.uint32, int(np.prod(shape))) * (stride | 1) + offset
+  x = (x ^ (x >> 16)) * jnp.uint32(0x85EBCA6B)
+  x = (x ^ (x >> 13)) * jnp.uint32(0xC2B2AE35)
+  x = x ^ (x >> 16)
+  return ((x >> 8).astype(jnp.float32) / 2**24).reshape(shape)
+
+
+def uniform_init(fan_in: int) -> Callable:
+  """Returns an initialiser drawing from U(-1/sqrt(fan_in), 1/sqrt(fan_in)).
+
+  What PyTorch's convolutions start from, weights and biases alike, and the
+  original never overrides.
+  """
+  bound = 1 / np.sqrt(fan_in)
+
+  def init(key, shape, dtype=jnp.float32):
+    return ((2 * _unit_uniform(key, shape) - 1) * bound).astype(dtype)
+
+  return init
+
+
+def scaled(channels: int, width: float) -> int:
+  """Returns `channels` times the width multiplier, at least 1."""
+  return max(1, round(channels * width))
+
+
+def num_stages(image_size: int, final_size: int) -> int:
+  """Counts the stride-2 stages from `image_size` down to `final_size`.
+
+  Raises:
+    ValueError: if `image_size` is not 96 doubled or halved (24 at the least).
+  """
+  stages = int(np.log2(max(image_size, 1) / final_size))
+  if image_size < 24 or final_size * 2**stages != image_size:
+    raise ValueError(
+      f"image_size is {image_size}; the networks take 96 doubled or halved: "
+      "24, 48, 96, 192, 384, ..."
+    )
+  return stages
+
+
+def conv(
+  x: jax.Array,
+  features: int,
+  kernel_size: int | tuple[int, int],
+  strides: int | tuple[int, int] = 1,
+  padding: int = 0,
+  dtype: jnp.dtype | None = None,
+  name: str = "conv",
+) -> jax.Array:
+  """A convolution with bias, symmetric explicit padding and PyTorch's init.
+
+  To be called from a compact method, of which it becomes the submodule `name`.
+
+  Args:
+    x: [N, H, W, C].
+    features: output channels.
+    kernel_size, strides: one number, or one each for height and width.
+    padding: rows and columns of zeros on every side.
+    dtype: of the computation; None is that of the input and params.
+    name: of the submodule.
+
+  Returns:
+    [N, H', W', features].
+  """
+  kh, kw = _pair(kernel_size)
+  init = uniform_init(kh * kw * x.shape[-1])
+  return nn.Conv(
+    features,
+    (kh, kw),
+    _pair(strides),
+    padding=[(padding, padding)] * 2,
+    kernel_init=init,
+    bias_init=init,
+    dtype=dtype,
+    name=name,
+  )(x)
+
+
+def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
+  return (value, value) if isinstance(value, int) else tuple(value)
+
+
+def _batch_norm(train: bool, dtype) -> nn.BatchNorm:
+  # Two-pass variance: E[x^2] - E[x]^2 cancels in float32 where a channel's
+  # mean is large beside its deviation, and parity with PyTorch goes with it.
+  return nn.BatchNorm(
+    use_running_average=not train,
+    momentum=BATCH_NORM_MOMENTUM,
+    epsilon=BATCH_NORM_EPSILON,
+    use_fast_variance=False,
+    dtype=dtype,
+    name="batch_norm",
+  )
+
+
+class ConvBlock(nn.Module):
+  """Convolution, BatchNorm, optional residual, ReLU.
+
+  The input is added *before* the ReLU (original: models/conv.py).
+  """
+
+  features: int
+  kernel_size: int | tuple[int, int]
+  strides: int | tuple[int, int] = 1
+  padding: int = 0
+  residual: bool = False
+  dtype: jnp.dtype | None = None
+
+  @nn.compact
+  def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+    """Maps [N, H, W, C] to [N, H', W', features]."""
+    y = conv(
+      x,
+      self.features,
+      self.kernel_size,
+      self.strides,
+      self.padding,
+      self.dtype,
+    )
+    y = _batch_norm(train, self.dtype)(y)
+    return nn.relu(x + y if self.residual else y)
+
+
+class LeakyConvBlock(nn.Module):
+  """Convolution and LeakyReLU, no normalisation: the discriminator's block."""
+
+  features: int
+  kernel_size: int | tuple[int, int]
+  strides: int | tuple[int, int] = 1
+  padding: int = 0
+  dtype: jnp.dtype | None = None
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """Maps [N, H, W, C] to [N, H', W', features]."""
+    y = conv(
+      x,
+      self.features,
+      self.kernel_size,
+      self.strides,
+      self.padding,
+      self.dtype,
+    )
+    return nn.leaky_relu(y, LEAKY_RELU_SLOPE)
+
+
+class ConvTransposeBlock(nn.Module):
+  """Transposed 3x3 convolution, BatchNorm, ReLU.
+
+  A 1x1 map becomes 3x3 (PyTorch: stride 1, padding 0), any other map doubles
+  (stride 2, padding 1, output padding 1).  The kernel is stored as
+  `jax.lax.conv_transpose` takes it: [3, 3, in, out], PyTorch's (in, out, 3, 3)
+  flipped in both spatial axes.
+  """
+
+  features: int
+  dtype: jnp.dtype | None = None
+
+  @nn.compact
+  def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+    """Maps [N, 1, 1, C] to [N, 3, 3, features], [N, H, W, C] to [N, 2H, 2W, ..]."""
+    # PyTorch takes fan_in from dimension 1 of its (in, out, k, k) weight.
+    init = uniform_init(9 * self.features)
+    kernel = self.param("kernel", init, (3, 3, x.shape[-1], self.features))
+    bias = self.param("bias", init, (self.features,))
+    x, kernel, bias = nn.dtypes.promote_dtype(
+      x, kernel, bias, dtype=self.dtype
+    )
+    if x.shape[1:3] == (1, 1):
+      y = jnp.einsum("nc,hwcf->nhwf", x[:, 0, 0], kernel[::-1, ::-1])
+    else:
+      y = conv_transpose_stride2(x, kernel)
+    y = _batch_norm(train, self.dtype)(y + bias)
+    return nn.relu(y)
+
+
+def conv_transpose_stride2(x: jax.Array, kernel: jax.Array) -> jax.Array:
+  """A 3x3 transposed convolution of stride 2, as its four phases.
+
+  Equal to dilating `x` by 2 and padding it by (1, 2), but each parity of
+  output rows and columns is computed by itself: even outputs take the middle
+  tap of x[m], odd ones the outer taps over x[m], x[m + 1].  The dilated form's
+  kernel gradient is some thirty times slower in XLA's CPU backend.
+
+  Args:
+    x: [N, H, W, C].
+    kernel: [3, 3, C, C'], as `jax.lax.conv_transpose` takes it.
+
+  Returns:
+    [N, 2H, 2W, C'].
+  """
+  even, odd = slice(1, 2), slice(0, 3, 2)
+
+  def phase(rows, columns):
+    taps = kernel[rows, columns]
+    padding = [(0, taps.shape[0] - 1), (0, taps.shape[1] - 1)]
+    return jax.lax.conv_general_dilated(
+      x, taps, (1, 1), padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+
+  rows = [
+    jnp.stack([phase(row, even), phase(row, odd)], axis=3)
+    for row in (even, odd)
+  ]
+  n, h, w, _ = x.shape
+  return jnp.stack(rows, axis=2).reshape(n, 2 * h, 2 * w, kernel.shape[-1])
+
+
+def l2_normalize(x: jax.Array, eps: float = 1e-12) -> jax.Array:
+  """Scales the last axis to unit length, in float32.
+
+  As torch.nn.functional.normalize: x / max(|x|, eps).  The gradient at x = 0
+  is finite (a plain norm's is NaN there).
+  """
+  x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+  norm = jnp.sqrt(
+    jnp.maximum(jnp.sum(x * x, axis=-1, keepdims=True), eps * eps)
+  )
+  return x / norm

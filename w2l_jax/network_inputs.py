@@ -1,0 +1,50 @@
+"""From batches (windows of uint8 frames, mels) to what the networks take.
+
+Pure reshaping and slicing with no parameters; the train steps, inference and
+evaluation share it, so that a face means the same in all of them.
+"""
+
+import jax
+import jax.numpy as jnp
+
+
+def to_float(frames: jax.Array) -> jax.Array:
+  """uint8 pictures to float32 in [0, 1]; floats pass unchanged."""
+  if frames.dtype == jnp.uint8:
+    return frames.astype(jnp.float32) / 255.0
+  return frames
+
+
+def fold_time(x: jax.Array) -> jax.Array:
+  """[B, T, ...] to [B * T, ...]."""
+  return x.reshape(-1, *x.shape[2:])
+
+
+def mel_image(mel: jax.Array) -> jax.Array:
+  """Mel windows [N, M, F], time-major, to [N, F, M, 1]."""
+  return jnp.swapaxes(mel, -1, -2)[..., None]
+
+
+def lower_half(faces: jax.Array) -> jax.Array:
+  """Rows H // 2 and below of [..., H, W, C]."""
+  return faces[..., faces.shape[-3] // 2 :, :, :]
+
+
+def mask_lower_half(faces: jax.Array) -> jax.Array:
+  """Zeroes rows H // 2 and below of [..., H, W, C]: the pose prior."""
+  return faces.at[..., faces.shape[-3] // 2 :, :, :].set(0)
+
+
+def expert_faces(frames: jax.Array) -> jax.Array:
+  """Windows [B, T, S, S, 3] to the expert's [B, S/2, S, 3 T].
+
+  Lower halves, frames on the channel axis, frame-major: B G R of frame 0, then
+  of frame 1, ...
+  """
+  halves = jnp.moveaxis(lower_half(frames), 1, -2)  # [B, S/2, S, T, 3]
+  return halves.reshape(*halves.shape[:3], -1)
+
+
+def generator_faces(target: jax.Array, reference: jax.Array) -> jax.Array:
+  """[N, S, S, 3] twice to [N, S, S, 6]: masked target, then reference."""
+  return jnp.concatenate([mask_lower_half(target), reference], axis=-1)

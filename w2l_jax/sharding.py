@@ -1,0 +1,86 @@
+"""The mesh and where arrays lie on it; the only module that knows jax.sharding.
+
+One axis, "data": batches are split over all devices, everything else is
+replicated.  On one device this is the same code with nothing to split.
+"""
+
+from collections.abc import Callable
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+
+def make_mesh(batch_size: int) -> Mesh:
+  """Returns the mesh of all devices of all processes.
+
+  Args:
+    batch_size: of the global batch.
+
+  Raises:
+    ValueError: if the batch does not divide by the devices.
+  """
+  count = jax.device_count()
+  if batch_size % count:
+    raise ValueError(
+      f"batch_size {batch_size} does not divide by the {count} devices of this "
+      "run; change config.data.batch_size"
+    )
+  # Auto: the compiler places what the program leaves open, as jit needs.
+  return jax.make_mesh((count,), ("data",), axis_types=(AxisType.Auto,))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+  """Every device holds the whole array."""
+  return NamedSharding(mesh, PartitionSpec())
+
+
+def _batched(mesh: Mesh) -> NamedSharding:
+  return NamedSharding(mesh, PartitionSpec("data"))
+
+
+def put_replicated(mesh: Mesh, tree):
+  """Puts a pytree of arrays on every device."""
+  return jax.device_put(tree, replicated(mesh))
+
+
+def global_batch(mesh: Mesh, local: dict[str, np.ndarray]) -> dict:
+  """Makes global arrays, split over "data", of every process's own rows."""
+  return {
+    key: jax.make_array_from_process_local_data(_batched(mesh), value)
+    for key, value in local.items()
+  }
+
+
+def jit_train_step(step: Callable, mesh: Mesh) -> Callable:
+  """Compiles step(state, batch, frozen) -> (state, metrics).
+
+  The state's buffers are donated; those of the frozen networks are not, so
+  they live on from step to step.
+  """
+  everywhere = replicated(mesh)
+  return jax.jit(
+    step,
+    in_shardings=(everywhere, _batched(mesh), everywhere),
+    out_shardings=(everywhere, everywhere),
+    donate_argnums=0,
+  )
+
+
+def jit_eval_step(step: Callable, mesh: Mesh) -> Callable:
+  """Compiles step(variables, batch, frozen) -> outputs; nothing is donated."""
+  everywhere = replicated(mesh)
+  return jax.jit(
+    step,
+    in_shardings=(everywhere, _batched(mesh), everywhere),
+    out_shardings=everywhere,
+  )
+
+
+def must_block_each_step() -> bool:
+  """Whether steps must not be dispatched ahead.
+
+  With several devices in one CPU process, programs with collectives that run
+  at the same time deadlock.
+  """
+  return jax.default_backend() == "cpu" and jax.local_device_count() > 1

@@ -1,0 +1,256 @@
+"""Stage 1: the expert learns which speech belongs to which faces.
+
+Original: color_syncnet_train.py; paper section 3.1.
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from w2l_jax import (
+  checkpoints,
+  dataset,
+  input_pipeline,
+  losses,
+  network_inputs,
+  sharding,
+  train_loop,
+)
+from w2l_jax.evaluation import sync_metrics
+from w2l_jax.models import SyncExpert
+from w2l_jax.train_state import ExpertTrainState, init_network
+from w2l_jax.window_sampler import WindowSpec
+
+
+def make_model(config) -> SyncExpert:
+  """Returns the expert that a config (or a checkpoint's config) describes."""
+  return SyncExpert(width=config["width"], image_size=config["image_size"])
+
+
+def model_inputs(config) -> tuple[jax.ShapeDtypeStruct, ...]:
+  """Returns shapes of (mel, faces) for one window."""
+  size, spec = config["image_size"], config["windows"]
+  return (
+    jax.ShapeDtypeStruct((1, 80, spec["mel_columns"], 1), jnp.float32),
+    jax.ShapeDtypeStruct(
+      (1, size // 2, size, 3 * spec["frames"]), jnp.float32
+    ),
+  )
+
+
+def load_frozen(path: str) -> tuple[dict, dict]:
+  """Reads a trained expert.
+
+  Args:
+    path: a workdir or step folder of stage 1.
+
+  Returns:
+    (variables, the config that it was trained with).
+
+  Raises:
+    CheckpointError: if it is none.
+  """
+  config = checkpoints.load_config(path, "expert")
+  abstract = jax.eval_shape(
+    make_model(config).init, jax.random.key(0), *model_inputs(config)
+  )
+  return checkpoints.load_variables(path, "expert", abstract), config
+
+
+def embed(model: SyncExpert, variables, batch, frames, **kwargs):
+  """Embeds a batch's speech and the given windows of frames [B, T, S, S, 3].
+
+  Returns:
+    What `model.apply` returns.
+  """
+  faces = network_inputs.expert_faces(network_inputs.to_float(frames))
+  mel = network_inputs.mel_image(batch["mel"])
+  return model.apply(variables, mel, faces, **kwargs)
+
+
+def _optimizer(config) -> optax.GradientTransformation:
+  return optax.adam(**config.optimizer)
+
+
+def create_state(config, rng: jax.Array) -> ExpertTrainState:
+  """Initialises stage 1's state."""
+  expert = init_network(
+    make_model(config), rng, _optimizer(config), *model_inputs(config)
+  )
+  return ExpertTrainState(step=jnp.zeros((), jnp.int32), expert=expert)
+
+
+def make_train_step(config) -> Callable:
+  """Returns train_step(state, batch, frozen) -> (state, metrics)."""
+  model, tx = make_model(config), _optimizer(config)
+
+  def train_step(state: ExpertTrainState, batch: dict, frozen: dict):
+    del frozen  # Stage 1 uses no other network.
+
+    def loss_fn(params):
+      variables = {**state.expert.variables, "params": params}
+      (audio, face), updates = embed(
+        model,
+        variables,
+        batch,
+        batch["frames"],
+        train=True,
+        mutable=["batch_stats"],
+      )
+      loss = losses.cosine_bce(audio, face, batch["in_sync"])
+      similarity = losses.cosine_similarity(audio, face)
+      return loss, (updates["batch_stats"], similarity)
+
+    (loss, (batch_stats, similarity)), grads = jax.value_and_grad(
+      loss_fn, has_aux=True
+    )(state.expert.params)
+    expert = state.expert.updated(grads, tx, batch_stats)
+    correct = (similarity > 0.5) == (batch["in_sync"] > 0.5)
+    metrics = {
+      "loss": loss,
+      "accuracy": jnp.mean(correct.astype(jnp.float32)),
+      "grad_norm": optax.global_norm(grads),
+    }
+    return ExpertTrainState(state.step + 1, expert), metrics
+
+  return train_step
+
+
+def make_eval_step(config) -> Callable:
+  """Returns eval_step(variables, batch, frozen) -> outputs.
+
+  "frames" is [B], how well the batch's frames fit its speech; "other" likewise
+  where the batch has `other` frames; "in_sync" are the labels where it has any.
+  """
+  model = make_model(config)
+
+  def eval_step(variables: dict, batch: dict, frozen: dict) -> dict:
+    del frozen
+    out = {}
+    for key in ("frames", "other"):
+      if key in batch:
+        audio, face = embed(model, variables, batch, batch[key])
+        out[key] = losses.cosine_similarity(audio, face)
+    if "in_sync" in batch:
+      out["in_sync"] = batch["in_sync"]
+    return out
+
+  return eval_step
+
+
+def window_spec(config) -> WindowSpec:
+  """Returns config.windows as the sampler takes it."""
+  names = {field.name for field in dataclasses.fields(WindowSpec)}
+  return WindowSpec(
+    **{k: v for k, v in config["windows"].items() if k in names}
+  )
+
+
+def make_evaluator(config, split: dataset.Split, mesh) -> Callable:
+  """Returns evaluate(variables, frozen={}, thresholds=None) -> metrics.
+
+  On fixed windows (chosen by config.eval.seed):
+    eval/loss: mean BCE under the training's sampling rule, silent windows
+      included as the original does.
+    eval/two_way_accuracy: how often speech is nearer to its own faces than to
+      faces of the same clip at least config.eval.two_way_distance frames away;
+      windows with speech only.
+    eval/balanced_accuracy: of those pairs at eval/threshold, which is
+      `thresholds[""]` or else the best one for them.
+    ..._all: the same with silent windows included; `thresholds["_all"]`.
+  """
+  spec = window_spec(config)
+  pairs = dataclasses.replace(
+    spec, min_negative_distance=config["eval"]["two_way_distance"]
+  )
+  eval_step = sharding.jit_eval_step(make_eval_step(config), mesh)
+
+  def outputs(variables, frozen, stage, spec):
+    batches = input_pipeline.make_batches(
+      split,
+      spec,
+      stage,
+      seed=config["eval"]["seed"],
+      batch_size=config["data"]["batch_size"],
+      last_step=config["eval"]["batches"],
+      process_index=jax.process_index(),
+      process_count=jax.process_count(),
+      num_threads=config["data"]["num_threads"],
+    )
+    found = [
+      jax.device_get(
+        eval_step(variables, sharding.global_batch(mesh, batch), frozen)
+      )
+      for batch in batches
+    ]
+    return {k: np.concatenate([f[k] for f in found]) for k in found[0]}
+
+  def evaluate(variables, frozen=None, thresholds=None) -> dict[str, float]:
+    frozen = frozen or {}
+    everything = dataclasses.replace(spec, speech_only=False)
+    found = outputs(variables, frozen, "expert", everything)
+    metrics = {
+      "eval/loss": sync_metrics.mean_bce(found["frames"], found["in_sync"])
+    }
+    for suffix, speech_only in (("", True), ("_all", False)):
+      found = outputs(
+        variables,
+        frozen,
+        "two_way",
+        dataclasses.replace(pairs, speech_only=speech_only),
+      )
+      true, wrong = found["frames"], found["other"]
+      threshold = (
+        sync_metrics.best_threshold(true, wrong)
+        if thresholds is None
+        else thresholds[suffix]
+      )
+      metrics |= {
+        f"eval/two_way_accuracy{suffix}": sync_metrics.two_way_accuracy(
+          true, wrong
+        ),
+        f"eval/balanced_accuracy{suffix}": sync_metrics.balanced_accuracy(
+          true, wrong, threshold
+        ),
+        f"eval/threshold{suffix}": threshold,
+      }
+    return metrics
+
+  return evaluate
+
+
+def train_and_evaluate(config, workdir: str) -> ExpertTrainState:
+  """Trains the expert, from the workdir's newest checkpoint if it has one.
+
+  Args:
+    config: of stage 1, as in configs/expert_*.py.
+    workdir: for checkpoints and figures.
+
+  Returns:
+    The last state.
+  """
+  mesh = sharding.make_mesh(config.data.batch_size)
+  directory = dataset.builder_dir(config.data.dir, config.image_size)
+  train, val = (dataset.Split(directory, name) for name in ("train", "val"))
+  plain = checkpoints.to_plain(config)
+  plain["preparation"] = dataset.preparation(directory)
+  checkpoints.claim_workdir(workdir, plain)
+  evaluate = make_evaluator(config, val, mesh)
+  state = create_state(config, jax.random.key(config.seed))
+  return train_loop.run(
+    workdir=workdir,
+    config=plain,
+    schedule=config.train,
+    mesh=mesh,
+    state=sharding.put_replicated(mesh, state),
+    frozen={},
+    train_step=make_train_step(config),
+    batches=input_pipeline.train_batches(
+      train, window_spec(config), "expert", config
+    ),
+    evaluate=lambda state, frozen, _: evaluate(state.expert.variables, frozen),
+  )

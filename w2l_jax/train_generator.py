@@ -1,0 +1,401 @@
+"""Stage 2: the generator learns to draw the mouth that says the speech.
+
+With the quality discriminator (the original's hq_wav2lip_train.py) or, where
+config.loss.adversarial_weight is 0, without it (wav2lip_train.py).  The trained
+expert enters the step as an argument: it is neither differentiated nor donated.
+"""
+
+import os
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from w2l_jax import (
+  audio,
+  checkpoints,
+  dataset,
+  inference,
+  input_pipeline,
+  losses,
+  metrics,
+  network_inputs,
+  sharding,
+  train_expert,
+  train_loop,
+  video,
+  windows,
+)
+from w2l_jax.evaluation import image_metrics
+from w2l_jax.models import QualityDiscriminator
+from w2l_jax.train_state import GeneratorTrainState, init_network
+
+# Rows of a sample grid, and validation clips rendered at each evaluation.
+_GRID_ROWS = 8
+_SAMPLE_FOLDER = "samples"
+
+
+def _discriminator(config) -> QualityDiscriminator | None:
+  if not config["loss"]["adversarial_weight"]:
+    return None
+  return QualityDiscriminator(
+    width=config["width"], image_size=config["image_size"]
+  )
+
+
+def _optimizers(config):
+  return (
+    optax.adam(**config.optimizer),
+    optax.adam(**config.discriminator_optimizer),
+  )
+
+
+def create_state(config, rng: jax.Array) -> GeneratorTrainState:
+  """Initialises stage 2's state."""
+  size = config.image_size
+  generator_rng, discriminator_rng = jax.random.split(rng)
+  generator_tx, discriminator_tx = _optimizers(config)
+  generator = init_network(
+    inference.make_model(config),
+    generator_rng,
+    generator_tx,
+    *inference.model_inputs(config),
+  )
+  discriminator = None
+  if _discriminator(config) is not None:
+    discriminator = init_network(
+      _discriminator(config),
+      discriminator_rng,
+      discriminator_tx,
+      jax.ShapeDtypeStruct((1, size // 2, size, 3), jnp.float32),
+    )
+  return GeneratorTrainState(
+    step=jnp.zeros((), jnp.int32),
+    generator=generator,
+    discriminator=discriminator,
+    sync_weight=jnp.float32(config.loss.sync_weight_initial),
+  )
+
+
+def _expert_sync_loss(config, expert_config) -> Callable:
+  """Returns sync_loss(expert_variables, batch, windows of frames) -> scalar."""
+  model = train_expert.make_model(expert_config)
+  # "batch" is the original: it never calls eval(), so BatchNorm normalises by
+  # the generated windows themselves.
+  kwargs = (
+    {"train": True, "mutable": ["batch_stats"]}
+    if config["expert_batch_norm"] == "batch"
+    else {"train": False}
+  )
+
+  def sync_loss(variables, batch, frames):
+    out = train_expert.embed(model, variables, batch, frames, **kwargs)
+    # With mutable collections `apply` also returns them; they are dropped.
+    audio, face = out[0] if "mutable" in kwargs else out
+    return losses.sync_loss(audio, face)
+
+  return sync_loss
+
+
+def _generate(model, variables, batch, **kwargs):
+  """Applies the generator to a batch; frames are [B * T, S, S, 3].
+
+  Returns:
+    (real frames in [0, 1], what `model.apply` returns).
+  """
+  real = network_inputs.fold_time(network_inputs.to_float(batch["frames"]))
+  reference = network_inputs.fold_time(network_inputs.to_float(batch["other"]))
+  mels = network_inputs.mel_image(network_inputs.fold_time(batch["frame_mels"]))
+  faces = network_inputs.generator_faces(real, reference)
+  return real, model.apply(variables, mels, faces, **kwargs)
+
+
+def make_train_step(config, expert_config) -> Callable:
+  """Returns train_step(state, batch, frozen) -> (state, metrics).
+
+  `frozen["expert"]` holds the expert's variables.
+  """
+  generator = inference.make_model(config)
+  discriminator = _discriminator(config)
+  generator_tx, discriminator_tx = _optimizers(config)
+  expert_sync_loss = _expert_sync_loss(config, expert_config)
+  adversarial_weight = config["loss"]["adversarial_weight"]
+
+  def train_step(state: GeneratorTrainState, batch: dict, frozen: dict):
+    def loss_fn(generator_params, discriminator_params):
+      """The sum of both networks' losses.
+
+      Each network's loss is cut off from the other's params, so one backward
+      pass gives both gradients, as two separate ones would.
+      """
+      variables = {**state.generator.variables, "params": generator_params}
+      real, (fake, updates) = _generate(
+        generator, variables, batch, train=True, mutable=["batch_stats"]
+      )
+      fake_windows = fake.reshape(batch["frames"].shape)
+      terms = {
+        "loss_l1": losses.l1_loss(fake, real),
+        "loss_sync": expert_sync_loss(frozen["expert"], batch, fake_windows),
+      }
+      l1_weight = 1.0 - state.sync_weight - adversarial_weight
+      terms["loss"] = (
+        state.sync_weight * terms["loss_sync"] + l1_weight * terms["loss_l1"]
+      )
+      total = terms["loss"]
+      if discriminator is not None:
+
+        def judge(params, frames):
+          return discriminator.apply(
+            {"params": params}, network_inputs.lower_half(frames)
+          )
+
+        terms["loss_adversarial"] = losses.generator_adversarial_loss(
+          judge(jax.lax.stop_gradient(discriminator_params), fake)
+        )
+        terms["loss"] += adversarial_weight * terms["loss_adversarial"]
+        # The compiler finds that the second pass over the fakes is the first.
+        terms["loss_discriminator"] = losses.discriminator_loss(
+          judge(discriminator_params, real),
+          judge(discriminator_params, jax.lax.stop_gradient(fake)),
+        )
+        total = terms["loss"] + terms["loss_discriminator"]
+      return total, (terms, updates["batch_stats"])
+
+    discriminator_params = (
+      state.discriminator.params if discriminator is not None else {}
+    )
+    grads, (terms, batch_stats) = jax.grad(
+      loss_fn, argnums=(0, 1), has_aux=True
+    )(state.generator.params, discriminator_params)
+
+    new_discriminator = None
+    if discriminator is not None:
+      new_discriminator = state.discriminator.updated(
+        grads[1], discriminator_tx, {}
+      )
+    new_state = GeneratorTrainState(
+      step=state.step + 1,
+      generator=state.generator.updated(grads[0], generator_tx, batch_stats),
+      discriminator=new_discriminator,
+      sync_weight=state.sync_weight,
+    )
+    terms["grad_norm"] = optax.global_norm(grads[0])
+    terms["sync_weight"] = state.sync_weight
+    return new_state, terms
+
+  return train_step
+
+
+def make_eval_step(config, expert_config) -> Callable:
+  """Returns eval_step(variables, batch, frozen) -> {"metrics", "fake"}.
+
+  Each figure of the generated frames stands beside the same figure of the
+  reference frames copied, and the sync loss beside that of the real frames: a
+  sync loss below real video's means that the expert was fooled.
+  """
+  model = inference.make_model(config)
+  expert_sync_loss = _expert_sync_loss(config, expert_config)
+
+  def eval_step(variables: dict, batch: dict, frozen: dict) -> dict:
+    real, fake = _generate(model, variables, batch)
+    copied = network_inputs.fold_time(network_inputs.to_float(batch["other"]))
+    out = {}
+    for name, frames in (("", fake), ("_copied", copied)):
+      lower = network_inputs.lower_half(frames)
+      real_lower = network_inputs.lower_half(real)
+      out[f"l1{name}"] = losses.l1_loss(frames, real)
+      out[f"lower_l1{name}"] = losses.l1_loss(lower, real_lower)
+      out[f"lower_psnr{name}"] = jnp.mean(image_metrics.psnr(lower, real_lower))
+      out[f"lower_ssim{name}"] = jnp.mean(image_metrics.ssim(lower, real_lower))
+    shape = batch["frames"].shape
+    for name, frames in (("", fake), ("_real", real), ("_copied", copied)):
+      out[f"loss_sync{name}"] = expert_sync_loss(
+        frozen["expert"], batch, frames.reshape(shape)
+      )
+    return {"metrics": out, "fake": fake.reshape(shape)}
+
+  return eval_step
+
+
+def make_evaluator(
+  config, expert_config, split: dataset.Split, mesh
+) -> Callable:
+  """Returns evaluate(variables, frozen) -> (metrics, sample grid).
+
+  On fixed windows, chosen by config.eval.seed; the grid's columns are
+  reference, masked input, generated, ground truth.
+  """
+  eval_step = sharding.jit_eval_step(
+    make_eval_step(config, expert_config), mesh
+  )
+
+  def evaluate(variables, frozen):
+    found, grid = [], None
+    for batch in input_pipeline.make_batches(
+      split,
+      train_expert.window_spec(config),
+      "generator",
+      seed=config["eval"]["seed"],
+      batch_size=config["data"]["batch_size"],
+      last_step=config["eval"]["batches"],
+      process_index=jax.process_index(),
+      process_count=jax.process_count(),
+      num_threads=config["data"]["num_threads"],
+    ):
+      out = jax.device_get(
+        eval_step(variables, sharding.global_batch(mesh, batch), frozen)
+      )
+      found.append(out["metrics"])
+      if grid is None:
+        real, reference, fake = (
+          images[:_GRID_ROWS, images.shape[1] // 2]
+          for images in (batch["frames"], batch["other"], out["fake"])
+        )
+        masked = np.array(network_inputs.mask_lower_half(jnp.asarray(real)))
+        grid = metrics.sample_grid([reference, masked, fake, real])
+    means = {
+      f"eval/{k}": float(np.mean([f[k] for f in found])) for k in found[0]
+    }
+    return means, grid
+
+  return evaluate
+
+
+def render_clip(
+  path: str,
+  split: dataset.Split,
+  face_record: int,
+  speech_record: int,
+  generator: inference.FaceGenerator,
+  variables,
+  config,
+) -> None:
+  """Writes a clip of one record's face saying another record's speech.
+
+  Left the input, right the result, with the speech as sound.
+  """
+  face, speech = split[face_record], split[speech_record]
+  crops = dataset.decode_frames(face)
+  waveform = dataset.decode_audio(speech)
+  total = round(len(waveform) / audio.SAMPLE_RATE * windows.FPS)
+  crops = crops[np.arange(total) % len(crops)]
+  spec = config["windows"]
+  mels = inference.frame_mels(
+    speech["mel"],
+    total,
+    windows.FPS,
+    spec["mel_columns"],
+    spec["inference_mel_offset"],
+  )
+  fakes = generator(variables, crops, mels)
+  with video.VideoWriter(path, windows.FPS, waveform) as writer:
+    for crop, fake in zip(crops, fakes, strict=True):
+      # Twice the size, so that players show more than a stamp.
+      writer.write(
+        np.concatenate([crop, fake], axis=1).repeat(2, 0).repeat(2, 1)
+      )
+
+
+def _write_samples(step, workdir, writer, grid, render: Callable) -> None:
+  """Writes the sample grid and a lip-synced validation clip of one step."""
+  folder = os.path.join(workdir, _SAMPLE_FOLDER)
+  os.makedirs(folder, exist_ok=True)
+  metrics.save_image(os.path.join(folder, f"grid_{step:08d}.png"), grid)
+  writer.write_image(step, "samples", grid)
+  render(os.path.join(folder, f"clip_{step:08d}.mp4"))
+
+
+def switch_sync_weight(config) -> Callable:
+  """Returns after_eval(state, metrics) -> state: the sync-weight rule.
+
+  Once the validation sync loss is below config.loss.sync_on_below, the weight
+  becomes config.loss.sync_weight; it never goes back (hq_wav2lip_train.py).
+  """
+
+  def after_eval(state: GeneratorTrainState, results: dict):
+    if results["eval/loss_sync"] < config.loss.sync_on_below:
+      weight = jax.device_put(
+        np.float32(config.loss.sync_weight), state.sync_weight.sharding
+      )
+      return state.replace(sync_weight=weight)
+    return state
+
+  return after_eval
+
+
+def check_expert(config, expert_config: dict) -> None:
+  """Raises a ValueError if the expert does not fit the generator's faces."""
+  fields = [("image_size",), ("windows", "frames"), ("windows", "mel_columns")]
+  for field in fields:
+    ours, theirs = config, expert_config
+    for name in field:
+      ours, theirs = ours[name], theirs[name]
+    if ours != theirs:
+      raise ValueError(
+        f"{config.expert_checkpoint}: the expert was trained with "
+        f"{'.'.join(field)} {theirs}, this config has {ours}"
+      )
+
+
+def train_and_evaluate(config, workdir: str) -> GeneratorTrainState:
+  """Trains the generator, from the workdir's newest checkpoint if it has one.
+
+  Args:
+    config: of stage 2, as in configs/generator_*.py or configs/gan_*.py.
+    workdir: for checkpoints, figures and samples.
+
+  Returns:
+    The last state.
+  """
+  if not config.expert_checkpoint:
+    raise ValueError(
+      "config.expert_checkpoint is not set: give the workdir of a trained "
+      "expert, --config.expert_checkpoint=DIR"
+    )
+  mesh = sharding.make_mesh(config.data.batch_size)
+  directory = dataset.builder_dir(config.data.dir, config.image_size)
+  train, val = (dataset.Split(directory, name) for name in ("train", "val"))
+  expert_variables, expert_config = train_expert.load_frozen(
+    config.expert_checkpoint
+  )
+  check_expert(config, expert_config)
+  plain = checkpoints.to_plain(config)
+  plain["preparation"] = dataset.preparation(directory)
+  plain["expert"] = expert_config
+  checkpoints.claim_workdir(workdir, plain)
+
+  evaluate = make_evaluator(config, expert_config, val, mesh)
+  face_generator = inference.FaceGenerator(inference.make_model(config))
+
+  def evaluate_and_draw(state, frozen, writer):
+    results, grid = evaluate(state.generator.variables, frozen)
+    if jax.process_index() == 0:
+      variables = jax.device_get(state.generator.variables)
+      _write_samples(
+        int(state.step),
+        workdir,
+        writer,
+        grid,
+        lambda path: render_clip(
+          path, val, 0, len(val) - 1, face_generator, variables, config
+        ),
+      )
+    return results
+
+  state = create_state(config, jax.random.key(config.seed))
+  return train_loop.run(
+    workdir=workdir,
+    config=plain,
+    schedule=config.train,
+    mesh=mesh,
+    state=sharding.put_replicated(mesh, state),
+    frozen=sharding.put_replicated(mesh, {"expert": expert_variables}),
+    train_step=make_train_step(config, expert_config),
+    batches=input_pipeline.train_batches(
+      train, train_expert.window_spec(config), "generator", config
+    ),
+    evaluate=evaluate_and_draw,
+    after_eval=switch_sync_weight(config),
+  )

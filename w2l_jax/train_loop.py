@@ -1,0 +1,181 @@
+"""The one training loop.
+
+It knows steps, logging, evaluation, saving and stopping; it knows no networks
+and no losses.  The stage files put the pieces together and call `run`.
+"""
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+
+import jax
+import numpy as np
+import tqdm
+from absl import logging
+
+from w2l_jax import sharding
+from w2l_jax.checkpoints import CheckpointStore
+from w2l_jax.metrics import MetricWriter
+
+
+class TrainingError(RuntimeError):
+  """Training cannot go on; the message says why and what to do."""
+
+
+@contextlib.contextmanager
+def _stop_requests() -> Iterator[list]:
+  """Collects SIGINT and SIGTERM; a second one takes its usual effect."""
+  received: list = []
+  previous = {}
+
+  def handler(number, frame):
+    del frame
+    received.append(number)
+    for n, old in previous.items():
+      signal.signal(n, old)
+
+  try:
+    for n in (signal.SIGINT, signal.SIGTERM):
+      previous[n] = signal.signal(n, handler)
+  except ValueError:  # Not in the main thread (a notebook, a test).
+    pass
+  try:
+    yield received
+  finally:
+    for n, old in previous.items():
+      signal.signal(n, old)
+
+
+def run(
+  *,
+  workdir: str,
+  config: dict,
+  schedule,
+  mesh,
+  state,
+  frozen: dict,
+  train_step: Callable,
+  batches: Callable[[int], Iterator],
+  evaluate: Callable,
+  after_eval: Callable = lambda state, metrics: state,
+):
+  """Trains until `schedule.num_steps`, from the newest checkpoint if any.
+
+  At each step: train, then log, evaluate and save where due.  What a
+  checkpoint holds is the state after all of that, so a restored run goes on
+  as if it had never stopped.
+
+  Args:
+    workdir: for checkpoints, metrics and samples; already claimed.
+    config: saved with each checkpoint.
+    schedule: has num_steps, log_every_steps, eval_every_steps,
+      save_every_steps and keep.
+    mesh: of the run.
+    state: the initial state, replicated; has a `step`.
+    frozen: variables of networks that are used and not trained.
+    train_step: (state, batch, frozen) -> (state, metrics), not compiled.
+    batches: from a first step, an iterator over this process's NumPy batches.
+    evaluate: (state, frozen, writer) -> {name: value}.
+    after_eval: (state, metrics) -> state: rules that evaluation triggers.
+
+  Returns:
+    The last state.
+
+  Raises:
+    TrainingError: on a loss that is not finite.
+  """
+  store = CheckpointStore(workdir, schedule.keep)
+  if store.latest_step() is not None:
+    state = store.restore(state, sharding.replicated(mesh))
+    logging.info("restored step %d from %s", int(state.step), workdir)
+  first_step = int(state.step)
+  if first_step >= schedule.num_steps:
+    logging.info("nothing to do: %s is at step %d", workdir, first_step)
+    store.close()
+    return state
+  writer = MetricWriter(workdir, first_step)
+  compiled = sharding.jit_train_step(train_step, mesh)
+  block = sharding.must_block_each_step()
+  iterator = batches(first_step)
+  pending: list = []
+  waited, started = 0.0, time.monotonic()
+
+  def log(step):
+    """Writes the means since the last time; stops on NaN."""
+    nonlocal waited, started
+    if not pending:
+      return
+    values = jax.device_get(pending)
+    first = step - len(values)
+    for i, metrics in enumerate(values):
+      bad = [k for k, v in metrics.items() if not np.all(np.isfinite(v))]
+      if bad:
+        raise TrainingError(
+          f"{', '.join(bad)} became NaN or infinite at step {first + i + 1}; "
+          f"the last checkpoint in {workdir} is from before it. Lower the "
+          "learning rate or look at the data, and run again"
+        )
+    seconds = time.monotonic() - started
+    means = {
+      f"train/{k}": np.mean([m[k] for m in values]) for k in values[0]
+    }
+    means["time/steps_per_second"] = len(values) / seconds
+    means["time/waiting_for_data"] = waited / seconds
+    writer.write(step, means)
+    progress.set_postfix_str(
+      " ".join(
+        f"{k.removeprefix('train/')}={v:.4g}"
+        for k, v in means.items()
+        if k.startswith("train/loss")
+      ),
+      refresh=False,
+    )
+    pending.clear()
+    waited, started = 0.0, time.monotonic()
+
+  with (
+    contextlib.closing(store),
+    contextlib.closing(writer),
+    _stop_requests() as stop,
+    tqdm.tqdm(
+      total=schedule.num_steps,
+      initial=first_step,
+      desc=os.path.basename(os.path.normpath(workdir)),
+      unit="step",
+      disable=jax.process_index() != 0,
+    ) as progress,
+  ):
+    for step in range(first_step + 1, schedule.num_steps + 1):
+      waiting = time.monotonic()
+      batch = sharding.global_batch(mesh, next(iterator))
+      waited += time.monotonic() - waiting
+      state, metrics = compiled(state, batch, frozen)
+      pending.append(metrics)
+      if block:
+        jax.block_until_ready(state)
+      progress.update()
+      last = step == schedule.num_steps
+      if last or step % schedule.log_every_steps == 0:
+        log(step)
+      if last or step % schedule.eval_every_steps == 0:
+        log(step)
+        results = evaluate(state, frozen, writer)
+        writer.write(step, results)
+        state = after_eval(state, results)
+        progress.write(
+          f"step {step}: "
+          + ", ".join(f"{k} {v:.4f}" for k, v in results.items())
+        )
+        started = time.monotonic()
+      if last or stop or step % schedule.save_every_steps == 0:
+        log(step)  # Nothing that is not finite is saved.
+        store.save(step, state, config)
+      if stop and not last:
+        progress.write(
+          f"{signal.Signals(stop[0]).name}: saved step {step}; the same command "
+          "goes on from there"
+        )
+        break
+  return state

@@ -1,0 +1,93 @@
+"""What training carries from step to step, as pytrees of arrays alone.
+
+Modules and optimisers stay in the step factories' closures; the frozen expert
+is in neither: it is an argument of the stage-2 step.
+"""
+
+from typing import Any
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+
+
+@flax.struct.dataclass
+class NetworkState:
+  """One trained network.
+
+  Attributes:
+    params: what the optimiser changes.
+    batch_stats: BatchNorm's running mean and (biased) variance; {} if none.
+    opt_state: the optimiser's.
+  """
+
+  params: Any
+  batch_stats: Any
+  opt_state: Any
+
+  @property
+  def variables(self) -> dict:
+    """What `Module.apply` takes."""
+    if not self.batch_stats:
+      return {"params": self.params}
+    return {"params": self.params, "batch_stats": self.batch_stats}
+
+  def updated(self, grads, tx: optax.GradientTransformation, batch_stats):
+    """Returns the state after one optimiser step."""
+    updates, opt_state = tx.update(grads, self.opt_state, self.params)
+    return NetworkState(
+      optax.apply_updates(self.params, updates), batch_stats, opt_state
+    )
+
+
+@flax.struct.dataclass
+class ExpertTrainState:
+  """Stage 1.
+
+  Attributes:
+    step: how many steps have been made; also the data position.
+    expert: the sync expert.
+  """
+
+  step: jax.Array
+  expert: NetworkState
+
+
+@flax.struct.dataclass
+class GeneratorTrainState:
+  """Stage 2.
+
+  Attributes:
+    step: how many steps have been made; also the data position.
+    generator: the generator.
+    discriminator: the quality discriminator; None without adversarial loss.
+    sync_weight: the sync loss's weight now; evaluation switches it on.
+    ema_params: moving average of the generator's params; None when off.
+  """
+
+  step: jax.Array
+  generator: NetworkState
+  discriminator: NetworkState | None
+  sync_weight: jax.Array
+  ema_params: Any = None
+
+
+def init_network(
+  model: nn.Module,
+  rng: jax.Array,
+  tx: optax.GradientTransformation,
+  *inputs: jax.ShapeDtypeStruct,
+) -> NetworkState:
+  """Initialises a network and its optimiser from its inputs' shapes."""
+
+  @jax.jit
+  def init(rng):
+    variables = model.init(rng, *(jnp.zeros(x.shape, x.dtype) for x in inputs))
+    params = variables["params"]
+    return NetworkState(
+      params, variables.get("batch_stats", {}), tx.init(params)
+    )
+
+  return init(rng)
