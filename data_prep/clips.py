@@ -9,7 +9,6 @@ import hashlib
 import io
 import json
 import os
-import zipfile
 
 import cv2
 import numpy as np
@@ -23,6 +22,10 @@ MIN_FRAMES = 16
 
 class SetAside(Exception):
   """A video cannot be used; the message says why."""
+
+
+class DamagedClip(ValueError):
+  """A prepared clip cannot be read; the message says what to do."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,6 +117,8 @@ def make_records(
     raise SetAside(
       f"has {len(frames)} frames at 25 a second, fewer than {MIN_FRAMES}"
     )
+  if not np.all(np.isfinite(waveform)):
+    raise SetAside("its sound has values that are not finite")
   if not np.any(waveform):
     raise SetAside("its sound is digital silence")
   boxes = faces.smooth_boxes(
@@ -209,7 +214,7 @@ def load_records(path: str) -> list[Record]:
   """Reads what save_records wrote.
 
   Raises:
-    ValueError: if the file is damaged; the message says what to do.
+    DamagedClip: if the file is damaged.
   """
   try:
     with np.load(path, allow_pickle=False) as arrays:
@@ -231,8 +236,8 @@ def load_records(path: str) -> list[Record]:
         ]
         records.append(Record(**values))
       return records
-  except (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile) as e:
-    raise ValueError(
+  except Exception as e:  # zipfile and NumPy have a dozen kinds for damage.
+    raise DamagedClip(
       f"{path}: damaged prepared clip ({e}); delete it and run the same "
       "command again"
     ) from e

@@ -70,9 +70,11 @@ class LipsyncDataset(tfds.core.GeneratorBasedBuilder):
   def _generate_examples(self, paths):
     settings = self.builder_config.settings
     for path in paths:
-      for record in clips.load_records(path):
+      for i, record in enumerate(clips.load_records(path)):
         yield (
-          record.id,
+          # TFDS wants unique keys: a second track `a_1` and a video may share
+          # their id, and no video's id holds a double slash.
+          f"{record.id}//{i}" if i else record.id,
           {
             "id": record.id,
             "frames": record.frames,

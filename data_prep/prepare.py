@@ -12,6 +12,7 @@ import json
 import multiprocessing
 import os
 import shutil
+import threading
 import time
 
 import cv2
@@ -59,7 +60,8 @@ def list_videos(folder: str) -> dict[str, str]:
   videos are not: they end up set aside with that reason.
 
   Raises:
-    PrepareError: if there is no such folder or it holds no files.
+    PrepareError: if there is no such folder, it holds no files, or the name of
+      one is not UTF-8.
   """
   if not os.path.isdir(folder):
     raise PrepareError(f"{folder}: no such folder; --input names the videos'")
@@ -73,7 +75,13 @@ def list_videos(folder: str) -> dict[str, str]:
     ]
   if not files:
     raise PrepareError(f"{folder}: has no files; --input names the videos'")
+  for file in files:
+    if file.encode(errors="replace").decode() != file:
+      raise PrepareError(
+        f"{folder}: the name of {ascii(file)} is not UTF-8; rename it"
+      )
   stems = collections.Counter(os.path.splitext(file)[0] for file in files)
+  stems.update(files)  # a.mp4.mkv must not become the a.mp4 that is there.
   ids = {}
   for file in sorted(files):
     stem = os.path.splitext(file)[0]
@@ -126,7 +134,10 @@ def hash_split(
 
 def _stamp(path: str) -> list[int]:
   """Size and time of a source: a changed file is prepared again."""
-  stat = os.stat(path)
+  try:
+    stat = os.stat(path)
+  except OSError:
+    return [-1, -1]  # A link to nowhere: a file like others, set aside.
   return [stat.st_size, stat.st_mtime_ns]
 
 
@@ -182,6 +193,16 @@ def _make_clip(job: tuple) -> dict:
   return status
 
 
+def _end_with_parent() -> None:
+  """Ends this worker when its parent is killed: else it would wait for ever."""
+
+  def wait():
+    multiprocessing.parent_process().join()
+    os._exit(1)
+
+  threading.Thread(target=wait, daemon=True).start()
+
+
 def make_clips(
   folder: str,
   ids: dict[str, str],
@@ -224,6 +245,7 @@ def make_clips(
   with concurrent.futures.ProcessPoolExecutor(
     max_workers=max(1, min(workers, len(jobs))),
     mp_context=multiprocessing.get_context("spawn"),
+    initializer=_end_with_parent,
   ) as pool:
     try:
       for status in tqdm.tqdm(
@@ -264,6 +286,9 @@ def pack(
 
   Returns:
     The folder of the shards.
+
+  Raises:
+    PrepareError: if a prepared clip is damaged.
   """
   directory = dataset.builder_dir(output, settings.image_size)
   contents = {
@@ -297,12 +322,15 @@ def pack(
     ),
     file_format="array_record",
   )
-  builder.download_and_prepare(
-    download_config=tfds.download.DownloadConfig(
-      # No fetching, no statistics that would need TensorFlow.
-      compute_stats=tfds.download.ComputeStatsMode.SKIP
+  try:
+    builder.download_and_prepare(
+      download_config=tfds.download.DownloadConfig(
+        # No fetching, no statistics that would need TensorFlow.
+        compute_stats=tfds.download.ComputeStatsMode.SKIP
+      )
     )
-  )
+  except clips.DamagedClip as e:
+    raise PrepareError(str(e)) from e
   packed = dataset.builder_dir(packing, settings.image_size)
   dataset.write_indices(packed)
   _write_json(os.path.join(packed, dataset.PREPARATION_FILE), preparation)

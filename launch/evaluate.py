@@ -12,7 +12,7 @@ import sys
 
 import jax
 import ml_collections
-from absl import app, flags
+from absl import app, flags, logging
 
 from w2l_jax import (
   checkpoints,
@@ -85,6 +85,7 @@ def _table(results: dict) -> str:
 
 def main(argv):
   """Evaluates, prints a table and writes the figures."""
+  logging.set_verbosity(logging.WARNING)  # Orbax and TFDS tell every step.
   if len(argv) > 1:
     raise app.UsageError(f"unexpected argument {argv[1]!r}; flags are --name=")
   try:

@@ -7,7 +7,7 @@ r"""Makes the face in a video or photo say the speech of any sound or video file
 import os
 import sys
 
-from absl import app, flags
+from absl import app, flags, logging
 
 from w2l_jax import checkpoints, detectors, inference, video
 
@@ -48,6 +48,7 @@ def _check_pads(pads):
 
 def main(argv):
   """Lip-syncs one video and prints a summary."""
+  logging.set_verbosity(logging.WARNING)  # Orbax and TFDS tell every step.
   if len(argv) > 1:
     raise app.UsageError(
       f"unexpected argument {argv[1]!r}; lists are written with commas: "

@@ -49,9 +49,9 @@ _WORKERS = flags.DEFINE_integer(
 
 def main(argv):
   """Prepares, then prints what was kept and what was set aside."""
+  logging.set_verbosity(logging.ERROR)  # TFDS tells every step it takes.
   if len(argv) > 1:
     raise app.UsageError(f"unexpected argument {argv[1]!r}; flags are --name=")
-  logging.set_verbosity(logging.ERROR)  # TFDS tells every step it takes.
   try:
     report = prepare.prepare(
       _INPUT.value,

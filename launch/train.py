@@ -12,7 +12,7 @@ Any field of the config can be set: --config.data.batch_size=32.
 import sys
 
 import cv2
-from absl import app, flags
+from absl import app, flags, logging
 from ml_collections import config_flags
 
 from w2l_jax import (
@@ -39,6 +39,7 @@ _STAGES = {
 
 def main(argv):
   """Trains the stage that the config names."""
+  logging.set_verbosity(logging.WARNING)  # Orbax and TFDS tell every step.
   if len(argv) > 1:
     raise app.UsageError(f"unexpected argument {argv[1]!r}; flags are --name=")
   cv2.setNumThreads(1)  # Grain's threads decode in parallel.

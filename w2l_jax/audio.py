@@ -47,7 +47,10 @@ def resample(
   """
   waveform = np.asarray(waveform)
   if np.issubdtype(waveform.dtype, np.integer):
-    waveform = waveform / -float(np.iinfo(waveform.dtype).min)
+    limits = np.iinfo(waveform.dtype)
+    half = (float(limits.max) - float(limits.min) + 1) / 2
+    # Unsigned ones (8-bit WAV) are silent in the middle of their range.
+    waveform = (waveform - (limits.min + half)) / half
   if waveform.ndim == 2:
     waveform = waveform.mean(axis=1)
   if waveform.ndim != 1:

@@ -78,32 +78,47 @@ class Split:
       DatasetError: if it is missing, empty or damaged.
     """
     self.directory, self.name = directory, name
-    again = "run launch.prepare_data again"
+    again = "delete its folder and run launch.prepare_data again"
     if not os.path.exists(os.path.join(directory, "dataset_info.json")):
       raise DatasetError(
         f"{directory}: no prepared data set; make one with "
         "python -m launch.prepare_data --input=VIDEOS --output=DATA_DIR, and "
         "check image_size"
       )
-    builder = tfds.builder_from_directory(directory)
+    try:
+      builder = tfds.builder_from_directory(directory)
+    except Exception as e:  # TFDS, JSON and protobuf have kinds of their own.
+      raise DatasetError(
+        f"{directory}: cannot be read ({e}); delete it and run "
+        "launch.prepare_data again"
+      ) from e
     if name not in builder.info.splits:
+      more = (
+        "lower --val_fraction and --test_fraction"
+        if name == "train"
+        else f"raise --{name}_fraction"
+      )
       raise DatasetError(
         f"{directory}: the split {name!r} is empty; name clips for it in "
-        f"--splits, or raise --{name}_fraction, and {again}"
+        f"--splits, or {more}, and run launch.prepare_data again"
       )
     _check_shards(builder.info.splits[name])
-    if not os.path.exists(_index_file(directory, name)):
+    try:
+      with np.load(_index_file(directory, name)) as arrays:
+        self.index = Index(**arrays)
+    except FileNotFoundError as e:
       raise DatasetError(
-        f"{_index_file(directory, name)}: missing; preparation was "
-        f"interrupted, {again}"
-      )
-    with np.load(_index_file(directory, name)) as arrays:
-      self.index = Index(**arrays)
+        f"{_index_file(directory, name)}: missing; {again}"
+      ) from e
+    except Exception as e:  # zipfile and NumPy have a dozen kinds for damage.
+      raise DatasetError(
+        f"{_index_file(directory, name)}: cannot be read ({e}); {again}"
+      ) from e
     self._source = builder.as_data_source(name)
     if len(self._source) != len(self.index):
       raise DatasetError(
-        f"{directory}: split {name!r} has {len(self._source)} records and its "
-        f"index {len(self.index)}; {again}"
+        f"{_index_file(directory, name)}: has {len(self.index)} records, the "
+        f"split {len(self._source)}; {again}"
       )
 
   def __len__(self) -> int:
@@ -116,7 +131,8 @@ class Split:
     except (RuntimeError, ValueError) as e:
       raise DatasetError(
         f"{self.directory}: record {i} ({self.index.ids[i]}) of split "
-        f"{self.name!r} cannot be read ({e}); run launch.prepare_data again"
+        f"{self.name!r} cannot be read ({e}); delete that folder and run "
+        "launch.prepare_data again"
       ) from e
 
 

@@ -63,8 +63,8 @@ def track_face(
 
   Returns:
     [T, 4] boxes, NaN where no face is followed: before the first detection,
-    after the last, in gaps longer than `max_missed` detections, and for one
-    frame where the face is replaced by another one elsewhere (a cut).
+    after the last, in gaps longer than `max_missed` detections, and for at
+    least one frame where the face is replaced by another elsewhere (a cut).
   """
   keys: list[tuple[int, np.ndarray]] = []
   count, frame = -1, None
@@ -86,6 +86,9 @@ def track_face(
       boxes[span] = np.stack(
         [np.interp(span, times, found[:, i]) for i in range(4)], axis=1
       )
+      # Another face right before: they must not read as one stretch.
+      if times[0] and np.isfinite(boxes[times[0] - 1, 0]):
+        boxes[times[0]] = np.nan
       run.clear()
 
   missed = 0

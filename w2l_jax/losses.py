@@ -53,12 +53,17 @@ def cosine_bce(
   return jnp.mean(binary_cross_entropy(p, in_sync))
 
 
-def sync_loss(
+def sync_losses(
   audio_embedding: jax.Array, face_embedding: jax.Array
 ) -> jax.Array:
-  """Stage-2 sync loss: cosine_bce with every window labelled in sync."""
-  ones = jnp.ones(audio_embedding.shape[:1], audio_embedding.dtype)
-  return cosine_bce(audio_embedding, face_embedding, ones)
+  """Stage-2 sync loss of each window, [B]: every one is labelled in sync."""
+  p = cosine_similarity(audio_embedding, face_embedding)
+  return binary_cross_entropy(p, jnp.ones_like(p))
+
+
+def masked_mean(values: jax.Array, mask: jax.Array) -> jax.Array:
+  """Mean of values [B] where mask [B] is 1; 0 where it is 0 everywhere."""
+  return jnp.sum(values * mask) / jnp.maximum(jnp.sum(mask), 1.0)
 
 
 def l1_loss(fake: jax.Array, real: jax.Array) -> jax.Array:

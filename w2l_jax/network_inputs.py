@@ -32,7 +32,7 @@ def lower_half(faces: jax.Array) -> jax.Array:
 
 def mask_lower_half(faces: jax.Array) -> jax.Array:
   """Zeroes rows H // 2 and below of [..., H, W, C]: the pose prior."""
-  return faces.at[..., faces.shape[-3] // 2 :, :, :].set(0)
+  return jnp.asarray(faces).at[..., faces.shape[-3] // 2 :, :, :].set(0)
 
 
 def expert_faces(frames: jax.Array) -> jax.Array:

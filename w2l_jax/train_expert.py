@@ -22,7 +22,11 @@ from w2l_jax import (
 )
 from w2l_jax.evaluation import sync_metrics
 from w2l_jax.models import SyncExpert
-from w2l_jax.train_state import ExpertTrainState, init_network
+from w2l_jax.train_state import (
+  ExpertTrainState,
+  init_network,
+  make_optimizer,
+)
 from w2l_jax.window_sampler import WindowSpec
 
 
@@ -73,7 +77,7 @@ def embed(model: SyncExpert, variables, batch, frames, **kwargs):
 
 
 def _optimizer(config) -> optax.GradientTransformation:
-  return optax.adam(**config.optimizer)
+  return make_optimizer(**config.optimizer)
 
 
 def create_state(config, rng: jax.Array) -> ExpertTrainState:
@@ -113,7 +117,9 @@ def make_train_step(config) -> Callable:
     metrics = {
       "loss": loss,
       "accuracy": jnp.mean(correct.astype(jnp.float32)),
-      "grad_norm": optax.global_norm(grads),
+      "grad_norm": optax.tree.norm(grads),
+      # Not finite as soon as any param is: such a state is never saved.
+      "param_norm": optax.tree.norm(expert.params),
     }
     return ExpertTrainState(state.step + 1, expert), metrics
 

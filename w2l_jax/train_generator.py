@@ -30,7 +30,11 @@ from w2l_jax import (
 )
 from w2l_jax.evaluation import image_metrics
 from w2l_jax.models import QualityDiscriminator
-from w2l_jax.train_state import GeneratorTrainState, init_network
+from w2l_jax.train_state import (
+  GeneratorTrainState,
+  init_network,
+  make_optimizer,
+)
 
 # Rows of a sample grid, and validation clips rendered at each evaluation.
 _GRID_ROWS = 8
@@ -47,8 +51,8 @@ def _discriminator(config) -> QualityDiscriminator | None:
 
 def _optimizers(config):
   return (
-    optax.adam(**config.optimizer),
-    optax.adam(**config.discriminator_optimizer),
+    make_optimizer(**config.optimizer),
+    make_optimizer(**config.discriminator_optimizer),
   )
 
 
@@ -79,9 +83,14 @@ def create_state(config, rng: jax.Array) -> GeneratorTrainState:
   )
 
 
-def _expert_sync_loss(config, expert_config) -> Callable:
-  """Returns sync_loss(expert_variables, batch, windows of frames) -> scalar."""
+def _expert_sync_losses(config, expert_config) -> Callable:
+  """Returns sync_losses(expert_variables, batch, frames) -> (values, mask).
+
+  Both are [B]: the loss of each window of frames, and 1 where it counts.  An
+  expert that never saw silent windows is not asked about them.
+  """
   model = train_expert.make_model(expert_config)
+  spec = train_expert.window_spec(expert_config)
   # "batch" is the original: it never calls eval(), so BatchNorm normalises by
   # the generated windows themselves.
   kwargs = (
@@ -90,13 +99,18 @@ def _expert_sync_loss(config, expert_config) -> Callable:
     else {"train": False}
   )
 
-  def sync_loss(variables, batch, frames):
+  def sync_losses(variables, batch, frames):
     out = train_expert.embed(model, variables, batch, frames, **kwargs)
     # With mutable collections `apply` also returns them; they are dropped.
     audio, face = out[0] if "mutable" in kwargs else out
-    return losses.sync_loss(audio, face)
+    values = losses.sync_losses(audio, face)
+    mask = jnp.ones_like(values)
+    if spec.speech_only:
+      loudness = jnp.mean(batch["mel"], axis=(1, 2))
+      mask = (loudness > spec.speech_threshold).astype(values.dtype)
+    return values, mask
 
-  return sync_loss
+  return sync_losses
 
 
 def _generate(model, variables, batch, **kwargs):
@@ -120,7 +134,7 @@ def make_train_step(config, expert_config) -> Callable:
   generator = inference.make_model(config)
   discriminator = _discriminator(config)
   generator_tx, discriminator_tx = _optimizers(config)
-  expert_sync_loss = _expert_sync_loss(config, expert_config)
+  sync_losses = _expert_sync_losses(config, expert_config)
   adversarial_weight = config["loss"]["adversarial_weight"]
 
   def train_step(state: GeneratorTrainState, batch: dict, frozen: dict):
@@ -137,7 +151,9 @@ def make_train_step(config, expert_config) -> Callable:
       fake_windows = fake.reshape(batch["frames"].shape)
       terms = {
         "loss_l1": losses.l1_loss(fake, real),
-        "loss_sync": expert_sync_loss(frozen["expert"], batch, fake_windows),
+        "loss_sync": losses.masked_mean(
+          *sync_losses(frozen["expert"], batch, fake_windows)
+        ),
       }
       l1_weight = 1.0 - state.sync_weight - adversarial_weight
       terms["loss"] = (
@@ -170,51 +186,67 @@ def make_train_step(config, expert_config) -> Callable:
       loss_fn, argnums=(0, 1), has_aux=True
     )(state.generator.params, discriminator_params)
 
-    new_discriminator = None
+    generator_state = state.generator.updated(
+      grads[0], generator_tx, batch_stats
+    )
+    # The norms of params are not finite as soon as any param is: such a state
+    # is never saved.
+    terms |= {
+      "sync_weight": state.sync_weight,
+      "grad_norm": optax.tree.norm(grads[0]),
+      "param_norm": optax.tree.norm(generator_state.params),
+    }
+    discriminator_state = None
     if discriminator is not None:
-      new_discriminator = state.discriminator.updated(
+      discriminator_state = state.discriminator.updated(
         grads[1], discriminator_tx, {}
       )
+      terms |= {
+        "discriminator_grad_norm": optax.tree.norm(grads[1]),
+        "discriminator_param_norm": optax.tree.norm(discriminator_state.params),
+      }
     new_state = GeneratorTrainState(
       step=state.step + 1,
-      generator=state.generator.updated(grads[0], generator_tx, batch_stats),
-      discriminator=new_discriminator,
+      generator=generator_state,
+      discriminator=discriminator_state,
       sync_weight=state.sync_weight,
     )
-    terms["grad_norm"] = optax.global_norm(grads[0])
-    terms["sync_weight"] = state.sync_weight
     return new_state, terms
 
   return train_step
 
 
 def make_eval_step(config, expert_config) -> Callable:
-  """Returns eval_step(variables, batch, frozen) -> {"metrics", "fake"}.
+  """Returns eval_step(variables, batch, frozen) -> (figures, fake).
 
+  Figures are {name: (values, mask)}, both [n]; fake frames [B, T, S, S, 3].
   Each figure of the generated frames stands beside the same figure of the
   reference frames copied, and the sync loss beside that of the real frames: a
   sync loss below real video's means that the expert was fooled.
   """
   model = inference.make_model(config)
-  expert_sync_loss = _expert_sync_loss(config, expert_config)
+  sync_losses = _expert_sync_losses(config, expert_config)
 
-  def eval_step(variables: dict, batch: dict, frozen: dict) -> dict:
+  def eval_step(variables: dict, batch: dict, frozen: dict):
     real, fake = _generate(model, variables, batch)
     copied = network_inputs.fold_time(network_inputs.to_float(batch["other"]))
-    out = {}
+    figures = {}
     for name, frames in (("", fake), ("_copied", copied)):
       lower = network_inputs.lower_half(frames)
       real_lower = network_inputs.lower_half(real)
-      out[f"l1{name}"] = losses.l1_loss(frames, real)
-      out[f"lower_l1{name}"] = losses.l1_loss(lower, real_lower)
-      out[f"lower_psnr{name}"] = jnp.mean(image_metrics.psnr(lower, real_lower))
-      out[f"lower_ssim{name}"] = jnp.mean(image_metrics.ssim(lower, real_lower))
+      figures |= {
+        f"l1{name}": image_metrics.l1(frames, real),
+        f"lower_l1{name}": image_metrics.l1(lower, real_lower),
+        f"lower_psnr{name}": image_metrics.psnr(lower, real_lower),
+        f"lower_ssim{name}": image_metrics.ssim(lower, real_lower),
+      }
+    figures = {k: (v, jnp.ones_like(v)) for k, v in figures.items()}
     shape = batch["frames"].shape
     for name, frames in (("", fake), ("_real", real), ("_copied", copied)):
-      out[f"loss_sync{name}"] = expert_sync_loss(
+      figures[f"loss_sync{name}"] = sync_losses(
         frozen["expert"], batch, frames.reshape(shape)
       )
-    return {"metrics": out, "fake": fake.reshape(shape)}
+    return figures, fake.reshape(shape)
 
   return eval_step
 
@@ -244,20 +276,23 @@ def make_evaluator(
       process_count=jax.process_count(),
       num_threads=config["data"]["num_threads"],
     ):
-      out = jax.device_get(
+      figures, fake = jax.device_get(
         eval_step(variables, sharding.global_batch(mesh, batch), frozen)
       )
-      found.append(out["metrics"])
+      found.append(figures)
       if grid is None:
         real, reference, fake = (
           images[:_GRID_ROWS, images.shape[1] // 2]
-          for images in (batch["frames"], batch["other"], out["fake"])
+          for images in (batch["frames"], batch["other"], fake)
         )
-        masked = np.array(network_inputs.mask_lower_half(jnp.asarray(real)))
+        masked = network_inputs.mask_lower_half(real)
         grid = metrics.sample_grid([reference, masked, fake, real])
-    means = {
-      f"eval/{k}": float(np.mean([f[k] for f in found])) for k in found[0]
-    }
+    means = {}
+    for key in found[0]:
+      values, mask = (
+        np.concatenate([f[key][i] for f in found]) for i in (0, 1)
+      )
+      means[f"eval/{key}"] = float(losses.masked_mean(values, mask))
     return means, grid
 
   return evaluate

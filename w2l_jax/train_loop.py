@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator
 import jax
 import numpy as np
 import tqdm
-from absl import logging
 
 from w2l_jax import sharding
 from w2l_jax.checkpoints import CheckpointStore
@@ -89,10 +88,13 @@ def run(
   store = CheckpointStore(workdir, schedule.keep)
   if store.latest_step() is not None:
     state = store.restore(state, sharding.replicated(mesh))
-    logging.info("restored step %d from %s", int(state.step), workdir)
+    tqdm.tqdm.write(f"{workdir}: going on from step {int(state.step)}")
   first_step = int(state.step)
   if first_step >= schedule.num_steps:
-    logging.info("nothing to do: %s is at step %d", workdir, first_step)
+    tqdm.tqdm.write(
+      f"{workdir}: finished: {first_step} steps are done; raise "
+      "config.train.num_steps to go on"
+    )
     store.close()
     return state
   writer = MetricWriter(workdir, first_step)
@@ -153,8 +155,12 @@ def run(
       waited += time.monotonic() - waiting
       state, metrics = compiled(state, batch, frozen)
       pending.append(metrics)
+      # Two steps ahead are enough to keep the device busy; more would only
+      # delay logs and stop requests.
       if block:
         jax.block_until_ready(state)
+      elif len(pending) > 2:
+        jax.block_until_ready(pending[-3])
       progress.update()
       last = step == schedule.num_steps
       if last or step % schedule.log_every_steps == 0:
@@ -163,7 +169,10 @@ def run(
         log(step)
         results = evaluate(state, frozen, writer)
         writer.write(step, results)
-        state = after_eval(state, results)
+        # Not at a last step out of turn: more steps may follow later, and the
+        # run must then be as if it had been that long from the start.
+        if step % schedule.eval_every_steps == 0:
+          state = after_eval(state, results)
         progress.write(
           f"step {step}: "
           + ", ".join(f"{k} {v:.4f}" for k, v in results.items())

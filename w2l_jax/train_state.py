@@ -74,6 +74,23 @@ class GeneratorTrainState:
   ema_params: Any = None
 
 
+def make_optimizer(
+  learning_rate: float, b1: float, b2: float, eps: float, decay_steps: int
+) -> optax.GradientTransformation:
+  """Returns Adam, at a constant rate or one that falls to 0.
+
+  Args:
+    learning_rate: at the start.
+    b1, b2, eps: Adam's.
+    decay_steps: over how many steps the rate falls along a half cosine; 0
+      keeps it constant, as the original does.
+  """
+  rate = learning_rate
+  if decay_steps:
+    rate = optax.cosine_decay_schedule(learning_rate, decay_steps)
+  return optax.adam(rate, b1, b2, eps)
+
+
 def init_network(
   model: nn.Module,
   rng: jax.Array,

@@ -74,6 +74,11 @@ def _video_stream(container, path) -> av.video.stream.VideoStream:
   return stream
 
 
+def _seconds(stream: av.stream.Stream) -> float:
+  """The length that the header promises, 0 if it promises none."""
+  return float((stream.duration or 0) * (stream.time_base or 0))
+
+
 def _upright(frame: av.VideoFrame) -> np.ndarray:
   """Converts to BGR and applies the display rotation that phones write."""
   image = frame.to_ndarray(format="bgr24")
@@ -96,7 +101,7 @@ def decode_frames(path: str) -> Iterator[tuple[float, float, np.ndarray]]:
   with _open(path) as container:
     stream = _video_stream(container, path)
     rate = float(stream.average_rate or stream.guessed_rate or 25)
-    promised = stream.frames
+    promised, length = stream.frames, _seconds(stream)
     count, first, last = 0, None, -1.0
     try:
       for frame in container.decode(stream):
@@ -117,7 +122,11 @@ def decode_frames(path: str) -> Iterator[tuple[float, float, np.ndarray]]:
       ) from e
     if not count:
       raise MediaError(f"{path}: its video stream has no frames")
-    if promised and count < 0.9 * promised - 1:
+    # The header's number also counts frames that an edit list hides (a file
+    # trimmed without encoding); its length does not.
+    if count < 0.9 * promised - 1 and (
+      not length or last + 1 / rate < 0.9 * length
+    ):
       raise MediaError(
         f"{path}: damaged or cut off: {count} frames where its header promises "
         f"{promised}"
@@ -171,12 +180,18 @@ def read_audio(path: str) -> tuple[np.ndarray, int]:
     (waveform [samples, channels] float32 in [-1, 1], sample rate in Hz).
 
   Raises:
-    MediaError: if there is no sound or it cannot be decoded.
+    MediaError: if there is no sound, it cannot be decoded, or the file ends
+      well before the length that its header promises.
   """
   with _open(path) as container:
     if not container.streams.audio:
       raise MediaError(f"{path}: has no audio stream")
     stream = container.streams.audio[0]
+    if stream.codec_context is None:
+      raise MediaError(
+        f"{path}: its sound is in a format that FFmpeg cannot decode, or the "
+        "file is cut off"
+      )
     rate, channels = stream.rate, stream.channels
     converter = av.AudioResampler(
       format="fltp", layout=stream.layout, rate=rate
@@ -202,9 +217,16 @@ def read_audio(path: str) -> tuple[np.ndarray, int]:
         f"{path}: its sound is damaged or cut off: decoding stopped after "
         f"{position / rate:.2f} s ({e.strerror})"
       ) from e
+    # Containers that count their packets also know their length.
+    length = _seconds(stream) if stream.frames else 0.0
     pictures = bool(container.streams.video)
   if not position:
     raise MediaError(f"{path}: its audio stream has no samples")
+  if position / rate < 0.9 * length - 0.1:
+    raise MediaError(
+      f"{path}: damaged or cut off: {position / rate:.2f} s of sound where its "
+      f"header promises {length:.2f} s"
+    )
   waveform = np.concatenate(pieces, axis=1).T
   if pictures:
     shift = round((start - _first_frame_time(path)) * rate)
@@ -316,13 +338,18 @@ class VideoWriter:
     self._shape = (height, width)
     try:
       self._container = av.open(self._partial, "w")
-      self._video = self._container.add_stream("libx264", rate=self._fps)
+      self._add_streams(height, width)
+      # Only this opens the file.
+      self._container.start_encoding()
     except (av.FFmpegError, ValueError, OSError) as e:
       self._discard()
       raise MediaError(
         f"{self._path}: cannot be written; expected a folder that exists and "
         f"can be written to, and a name that ends in .mp4, .mkv or .mov ({e})"
       ) from e
+
+  def _add_streams(self, height: int, width: int) -> None:
+    self._video = self._container.add_stream("libx264", rate=self._fps)
     self._video.width = width + width % 2
     self._video.height = height + height % 2
     self._video.pix_fmt = "yuv420p"

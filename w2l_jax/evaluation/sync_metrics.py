@@ -33,10 +33,10 @@ def balanced_accuracy(
 def best_threshold(true: np.ndarray, wrong: np.ndarray) -> float:
   """Returns the threshold of the highest balanced accuracy.
 
-  Candidates lie halfway between neighbouring similarities.
+  Candidates lie halfway between neighbouring similarities, or above them all.
   """
   values = np.unique(np.concatenate([true, wrong]).astype(np.float64))
-  candidates = np.concatenate([values[:1], (values[1:] + values[:-1]) / 2])
+  candidates = np.concatenate([(values[1:] + values[:-1]) / 2, values[-1:]])
   above = 1 - np.searchsorted(np.sort(true), candidates, "right") / len(true)
   below = np.searchsorted(np.sort(wrong), candidates, "right") / len(wrong)
   return float(candidates[np.argmax(above + below)])

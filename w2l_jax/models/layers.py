@@ -199,7 +199,7 @@ class ConvTransposeBlock(nn.Module):
       y = jnp.einsum("nc,hwcf->nhwf", x[:, 0, 0], kernel[::-1, ::-1])
     else:
       y = conv_transpose_stride2(x, kernel)
-    y = _batch_norm(train, self.dtype)(y + bias)
+    y = _batch_norm(train, self.dtype)(y + bias.reshape(1, 1, 1, -1))
     return nn.relu(y)
 
 

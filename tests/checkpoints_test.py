@@ -1,0 +1,130 @@
+"""What is refused, and that what is read is what was saved."""
+
+import json
+import os
+import shutil
+
+import jax
+import numpy as np
+import pytest
+from conftest import expert_config, gan_config
+
+from w2l_jax import checkpoints, inference, train_expert, train_generator
+from w2l_jax.checkpoints import CheckpointError
+
+
+def assert_trees_equal(a, b):
+  assert jax.tree.structure(a) == jax.tree.structure(b)
+  jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+def test_variables_are_the_states(expert_run, gan_run):
+  """Workdir and step folder; params and statistics, nothing else."""
+  workdir, state = expert_run
+  for path in (workdir, os.path.join(workdir, "checkpoints", "4")):
+    variables, config = train_expert.load_frozen(path)
+    assert_trees_equal(jax.device_get(variables), state.expert.variables)
+    assert config["stage"] == "expert"
+  workdir, state = gan_run
+  _, variables, config = inference.load_generator(workdir)
+  assert_trees_equal(jax.device_get(variables), state.generator.variables)
+  # The checkpoint says how its faces were cut and by which expert it learnt.
+  assert config["preparation"]["crop_rule"] == "box"
+  assert config["preparation"]["detector"] == "mtcnn"
+  assert config["expert"]["stage"] == "expert"
+
+
+def test_a_step_folder_alone_is_enough(expert_run, tmp_path):
+  workdir, state = expert_run
+  copy = tmp_path / "elsewhere" / "4"
+  shutil.copytree(os.path.join(workdir, "checkpoints", "4"), copy)
+  variables, _ = train_expert.load_frozen(str(copy))
+  assert_trees_equal(jax.device_get(variables), state.expert.variables)
+
+
+def test_older_steps_are_kept_and_readable(expert_run):
+  workdir, _ = expert_run
+  steps = sorted(os.listdir(os.path.join(workdir, "checkpoints")), key=int)
+  assert steps == ["2", "3", "4"]
+  assert checkpoints.describe(os.path.join(workdir, "checkpoints", "3"))[1] == 3
+
+
+def test_wrong_network(expert_run, gan_run):
+  with pytest.raises(CheckpointError, match="expected one of 'generator'"):
+    inference.load_generator(expert_run[0])
+  with pytest.raises(CheckpointError, match="expected one of 'expert'"):
+    train_expert.load_frozen(gan_run[0])
+
+
+def test_no_checkpoint(tmp_path):
+  with pytest.raises(CheckpointError, match="no such checkpoint"):
+    train_expert.load_frozen(str(tmp_path / "nowhere"))
+  with pytest.raises(CheckpointError, match="holds no checkpoint"):
+    train_expert.load_frozen(str(tmp_path))
+  file = tmp_path / "weights.bin"
+  file.write_bytes(b"x")
+  with pytest.raises(CheckpointError, match="a file; expected a workdir"):
+    train_expert.load_frozen(str(file))
+
+
+def test_damaged_checkpoint(expert_run, tmp_path):
+  """The arrays are cut off: one sentence that names the folder."""
+  copy = tmp_path / "4"
+  shutil.copytree(os.path.join(expert_run[0], "checkpoints", "4"), copy)
+  files = [
+    os.path.join(parent, name)
+    for parent, _, names in os.walk(copy / "state")
+    for name in names
+  ]
+  for file in files:
+    os.truncate(file, os.path.getsize(file) // 2)
+  with pytest.raises(CheckpointError, match=str(copy)):
+    train_expert.load_frozen(str(copy))
+
+
+def test_workdir_of_another_config(expert_run, data_dir):
+  """The fields that differ are listed; free fields may differ."""
+  workdir, _ = expert_run
+  config = expert_config(data_dir)
+  config.optimizer.learning_rate = 0.5
+  config.windows.min_negative_distance = 2
+  config.train.log_every_steps = 7
+  with pytest.raises(CheckpointError) as error:
+    train_expert.train_and_evaluate(config, workdir)
+  message = str(error.value)
+  assert workdir in message
+  assert "optimizer.learning_rate: 0.001 there, 0.5 here" in message
+  assert "windows.min_negative_distance: 3 there, 2 here" in message
+  assert "log_every_steps" not in message
+  with open(os.path.join(workdir, "config.json")) as f:
+    assert json.load(f)["optimizer"]["learning_rate"] == 0.001
+
+
+def test_a_workdir_of_the_other_stage(expert_run, data_dir):
+  with pytest.raises(CheckpointError, match="stage: 'expert' there"):
+    train_generator.train_and_evaluate(
+      gan_config(data_dir, expert_run[0]), expert_run[0]
+    )
+
+
+def test_experts_of_other_faces_are_refused(expert_run, data_dir):
+  config = gan_config(data_dir, expert_run[0])
+  _, expert = train_expert.load_frozen(expert_run[0])
+  config.image_size = 96
+  with pytest.raises(ValueError, match="image_size 24, this config has 96"):
+    train_generator.check_expert(config, expert)
+
+
+def test_tree_restored_on_another_structure(expert_run):
+  """A checkpoint of another width does not fit, and says so."""
+  workdir, _ = expert_run
+  config = checkpoints.load_config(workdir, "expert")
+  config["width"] = 0.25
+  abstract = jax.eval_shape(
+    train_expert.make_model(config).init,
+    jax.random.key(0),
+    *train_expert.model_inputs(config),
+  )
+  with pytest.raises(CheckpointError, match="cannot be read as a expert"):
+    checkpoints.load_variables(workdir, "expert", abstract)
+  assert np.prod(jax.tree.leaves(abstract)[0].shape) > 0

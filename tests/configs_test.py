@@ -1,0 +1,75 @@
+"""Every config loads at every size and says what FACTS 2 and 11 say."""
+
+import importlib
+import pathlib
+
+import pytest
+
+from configs import common
+from w2l_jax import checkpoints, train_expert
+
+CONFIGS = sorted(
+  path.stem
+  for path in (pathlib.Path(__file__).parent.parent / "configs").glob("*.py")
+  if path.stem not in ("__init__", "common")
+)
+
+
+def get(name, size=""):
+  return importlib.import_module(f"configs.{name}").get_config(size)
+
+
+def test_all_are_here():
+  assert [
+    f"{kind}_{data}"
+    for kind in ("expert", "gan", "generator")
+    for data in ("grid", "lrs2")
+  ] == CONFIGS
+
+
+@pytest.mark.parametrize("size", common.SIZES)
+@pytest.mark.parametrize("name", CONFIGS)
+def test_loads(name, size):
+  config = get(name, size)
+  assert config.stage == (
+    "expert" if name.startswith("expert") else "generator"
+  )
+  train_expert.window_spec(config)
+  checkpoints.to_plain(config)  # JSON can hold it.
+
+
+def test_unknown_size():
+  with pytest.raises(ValueError, match="expected one of"):
+    get("expert_lrs2", "huge")
+
+
+def test_lrs2_is_the_originals():
+  expert, generator, gan = (
+    get(f"{kind}_lrs2") for kind in ("expert", "generator", "gan")
+  )
+  for config in (expert, generator, gan):
+    assert config.image_size == 96 and config.width == 1
+    assert config.optimizer.learning_rate == 1e-4
+    assert config.optimizer.eps == 1e-8
+    assert config.optimizer.b2 == 0.999
+    assert config.windows.frames == 5 and config.windows.mel_columns == 16
+    assert config.windows.frame_mel_offset == -1
+    assert config.windows.min_negative_distance == 1
+    assert config.windows.min_reference_distance == 1
+    assert not config.windows.speech_only
+  assert expert.data.batch_size == 64 and expert.optimizer.b1 == 0.9
+  assert expert.train.eval_every_steps == 10_000
+  for config in (generator, gan):
+    assert config.data.batch_size == 16
+    assert config.train.eval_every_steps == 3_000
+    assert config.expert_batch_norm == "batch"
+    assert config.loss.sync_on_below == 0.75
+    assert config.loss.sync_weight_initial == 0
+    assert config.windows.inference_mel_offset == 0
+  assert generator.optimizer.b1 == 0.9
+  assert generator.loss.sync_weight == 0.01
+  assert generator.loss.adversarial_weight == 0
+  assert gan.optimizer.b1 == gan.discriminator_optimizer.b1 == 0.5
+  assert gan.discriminator_optimizer.learning_rate == 1e-4
+  assert gan.loss.sync_weight == 0.03
+  assert gan.loss.adversarial_weight == 0.07

@@ -1,0 +1,414 @@
+"""Sizes, shapes and arithmetic of the networks."""
+
+import inspect
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from w2l_jax import models
+from w2l_jax.models import layers
+
+# Inputs of each network for faces of side s, and parameters at 96 (FACTS).
+NETWORKS = {
+  models.SyncExpert: (
+    lambda s: ((2, 80, 16, 1), (2, s // 2, s, 15)),
+    16_435_072,
+  ),
+  models.Generator: (lambda s: ((2, 80, 16, 1), (2, s, s, 6)), 36_298_035),
+  models.QualityDiscriminator: (lambda s: ((2, s // 2, s, 3),), 14_113_793),
+}
+
+
+def abstract(shapes):
+  return [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
+
+
+def init_shapes(model, shapes):
+  return jax.eval_shape(model.init, jax.random.key(0), *abstract(shapes))
+
+
+def count(params):
+  return sum(x.size for x in jax.tree.leaves(params))
+
+
+def random_variables(model, shapes, seed=0):
+  """Variables of plausible sizes without compiling an init."""
+  rng = np.random.default_rng(seed)
+
+  def draw(path, leaf):
+    name = path[-1].key
+    if name == "kernel":
+      fan_in = np.prod(leaf.shape[:-1])
+      return rng.normal(0, fan_in**-0.5, leaf.shape).astype(np.float32)
+    if name in ("scale", "var"):
+      return rng.uniform(0.5, 1.5, leaf.shape).astype(np.float32)
+    return rng.normal(0, 0.1, leaf.shape).astype(np.float32)
+
+  return jax.tree_util.tree_map_with_path(draw, init_shapes(model, shapes))
+
+
+def test_every_network_is_listed():
+  classes = {
+    c
+    for _, c in inspect.getmembers(models, inspect.isclass)
+    if issubclass(c, nn.Module)
+  }
+  assert classes == set(NETWORKS)
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_parameter_count(network):
+  shapes, expected = NETWORKS[network]
+  assert count(init_shapes(network(), shapes(96))["params"]) == expected
+
+
+def test_parameter_count_of_parts():
+  """The parts that FACTS lists separately."""
+  shapes, _ = NETWORKS[models.SyncExpert]
+  params = init_shapes(models.SyncExpert(), shapes(96))["params"]
+  assert count(params["face_encoder"]) == 13_031_808
+  assert count(params["audio_encoder"]) == 3_403_264
+  shapes, _ = NETWORKS[models.Generator]
+  variables = init_shapes(models.Generator(), shapes(96))
+  params = variables["params"]
+  part = lambda prefix: count(  # noqa: E731
+    {k: v for k, v in params.items() if k.startswith(prefix)}
+  )
+  assert part("audio_encoder") == 2_812_672
+  assert part("face_encoder") == 8_171_056
+  assert part("face_decoder") + part("output_block") == 25_314_307
+  norms = [
+    path
+    for path, _ in jax.tree_util.tree_leaves_with_path(variables["batch_stats"])
+    if path[-1].key == "mean"
+  ]
+  assert len(norms) == 50
+
+
+@pytest.mark.parametrize(
+  ("size", "width"), [(24, 1), (48, 1 / 32), (96, 1), (96, 0.25), (384, 1)]
+)
+def test_output_shapes(size, width):
+  dim = round(512 * width)
+  expected = {
+    models.SyncExpert: ((2, dim), (2, dim)),
+    models.Generator: (2, size, size, 3),
+    models.QualityDiscriminator: (2, 1),
+  }
+  for network, (shapes, _) in NETWORKS.items():
+    model = network(width=width, image_size=size)
+    inputs = abstract(shapes(size))
+    variables = init_shapes(model, shapes(size))
+    out = jax.eval_shape(model.apply, variables, *inputs)
+    assert jax.tree.map(lambda x: x.shape, out) == expected[network]
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_a_doubled_size_adds_one_stage(network):
+  """Twice the side: the same blocks and one more stride-2 stage."""
+  shapes, _ = NETWORKS[network]
+  kernels = {}
+  for size in (48, 96, 192):
+    params = init_shapes(network(image_size=size), shapes(size))["params"]
+    kernels[size] = {
+      jax.tree_util.keystr(path): leaf.shape
+      for path, leaf in jax.tree_util.tree_leaves_with_path(params)
+      if path[-1].key == "kernel"
+    }
+  added = len(kernels[192]) - len(kernels[96])
+  # Encoder stage (+ residual) and decoder stage (+ two residuals) at most.
+  assert 1 <= added <= 5
+  assert 0 < len(kernels[96]) - len(kernels[48]) <= 6
+
+
+# Height and width after each block (FACTS 4 to 6), for 96-pixel faces.
+EXPERT_FACE = (
+  [(48, 96)] + [(46, 47)] * 3 + [(23, 24)] * 4 + [(12, 12)] * 3
+  + [(6, 6)] * 3 + [(3, 3)] + [(1, 1)] * 2
+)  # fmt: skip
+EXPERT_AUDIO = (
+  [(80, 16)] * 3 + [(27, 16)] * 3 + [(9, 6)] * 3 + [(3, 3)] * 3 + [(1, 1)] * 2
+)
+
+
+def block_outputs(model, shapes):
+  """Returns {path of a submodule: shape of its output}."""
+  variables = init_shapes(model, shapes)
+  _, state = jax.eval_shape(
+    lambda v, *a: model.apply(v, *a, capture_intermediates=True),
+    variables,
+    *abstract(shapes),
+  )
+  return {
+    tuple(k.key for k in path if hasattr(k, "key"))[:-1]: leaf.shape
+    for path, leaf in jax.tree_util.tree_leaves_with_path(
+      state["intermediates"]
+    )
+  }
+
+
+def test_expert_maps():
+  shapes, _ = NETWORKS[models.SyncExpert]
+  outputs = block_outputs(models.SyncExpert(), shapes(96))
+  for encoder, sizes in (
+    ("face_encoder", EXPERT_FACE),
+    ("audio_encoder", EXPERT_AUDIO),
+  ):
+    for i, size in enumerate(sizes):
+      assert outputs[(encoder, f"block_{i}")][1:3] == size, (encoder, i)
+    assert (encoder, f"block_{len(sizes)}") not in outputs
+
+
+def test_generator_maps():
+  shapes, _ = NETWORKS[models.Generator]
+  outputs = block_outputs(models.Generator(), shapes(96))
+  encoder = [(96, 16), (48, 32), (24, 64), (12, 128), (6, 256), (3, 512)]
+  for i, (size, channels) in enumerate(encoder):
+    assert outputs[(f"face_encoder_blocks_{i}_0",)][1:] == (
+      size, size, channels,
+    )  # fmt: skip
+  decoder = [
+    (1, 512), (3, 512), (6, 512), (12, 384), (24, 256), (48, 128), (96, 64)
+  ]  # fmt: skip
+  for i, (size, channels) in enumerate(decoder):
+    assert outputs[(f"face_decoder_blocks_{i}_0",)][1:] == (
+      size, size, channels,
+    )  # fmt: skip
+  # Residual blocks of each stage.
+  residuals = {
+    "face_encoder": [0, 2, 3, 2, 2, 1, 1],  # the last is a 1x1, no residual
+    "face_decoder": [0, 1, 2, 2, 2, 2, 2],
+  }
+  for part, counts in residuals.items():
+    for i, n in enumerate(counts):
+      assert (f"{part}_blocks_{i}_{n}",) in outputs
+      assert (f"{part}_blocks_{i}_{n + 1}",) not in outputs
+
+
+def test_discriminator_maps():
+  shapes, _ = NETWORKS[models.QualityDiscriminator]
+  outputs = block_outputs(models.QualityDiscriminator(), shapes(96))
+  sizes = [(48, 96), (48, 48), (24, 24), (12, 12), (6, 6), (3, 3), (1, 1)]
+  for i, size in enumerate(sizes):
+    assert outputs[(f"face_encoder_blocks_{i}_0",)][1:3] == size
+
+
+def test_expert_embeddings_are_unit_and_non_negative():
+  model = models.SyncExpert(width=1 / 16)
+  shapes = NETWORKS[models.SyncExpert][0](96)
+  variables = random_variables(model, shapes)
+  rng = np.random.default_rng(1)
+  mel = rng.uniform(-4, 4, shapes[0]).astype(np.float32)
+  faces = rng.uniform(0, 1, shapes[1]).astype(np.float32)
+  for embedding in jax.jit(model.apply)(variables, mel, faces):
+    np.testing.assert_allclose(
+      np.linalg.norm(embedding, axis=-1), 1.0, rtol=1e-6
+    )
+    assert np.all(embedding >= 0)
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_wrong_shapes_are_named(network):
+  shapes, _ = NETWORKS[network]
+  with pytest.raises(ValueError, match="expected"):
+    init_shapes(network(image_size=96), shapes(48))
+  with pytest.raises(ValueError, match="image_size is 90"):
+    init_shapes(network(image_size=90), shapes(90))
+
+
+def test_longer_windows_need_no_other_network():
+  """Nine frames and 29 mel columns, as a contrastive expert may take."""
+  shapes = ((2, 80, 29, 1), (2, 48, 96, 27))
+  model = models.SyncExpert()
+  out = jax.eval_shape(
+    model.apply, init_shapes(model, shapes), *abstract(shapes)
+  )
+  assert [x.shape for x in out] == [(2, 512), (2, 512)]
+
+
+# --- Blocks -----------------------------------------------------------------
+
+
+def naive_conv(x, kernel, bias, strides, padding):
+  """Convolution by loops over taps, float64."""
+  x, kernel = np.float64(x), np.float64(kernel)
+  sh, sw = strides
+  x = np.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
+  kh, kw = kernel.shape[:2]
+  h = (x.shape[1] - kh) // sh + 1
+  w = (x.shape[2] - kw) // sw + 1
+  out = np.zeros((x.shape[0], h, w, kernel.shape[-1]))
+  for i in range(kh):
+    for j in range(kw):
+      tap = x[:, i : i + sh * (h - 1) + 1 : sh, j : j + sw * (w - 1) + 1 : sw]
+      out += tap @ kernel[i, j]
+  return out + np.float64(bias)
+
+
+def naive_conv_transpose(x, kernel, bias, stride, padding, output_padding):
+  """PyTorch's definition: every input pixel adds its kernel to the output.
+
+  `kernel` is [k, k, in, out] in PyTorch's orientation, not flipped.
+  """
+  n, h, w, _ = x.shape
+  k = kernel.shape[0]
+  size = lambda s: (s - 1) * stride + k + output_padding  # noqa: E731
+  full = np.zeros((n, size(h), size(w), kernel.shape[-1]))
+  for i in range(h):
+    for j in range(w):
+      full[:, i * stride : i * stride + k, j * stride : j * stride + k] += (
+        np.einsum("nc,hwcf->nhwf", np.float64(x[:, i, j]), np.float64(kernel))
+      )
+  end = lambda s: size(s) - padding  # noqa: E731
+  return full[:, padding : end(h), padding : end(w)] + np.float64(bias)
+
+
+def naive_batch_norm(y, params, stats, train):
+  if train:
+    mean, var = y.mean((0, 1, 2)), y.var((0, 1, 2))
+  else:
+    mean, var = np.float64(stats["mean"]), np.float64(stats["var"])
+  return (y - mean) / np.sqrt(var + 1e-5) * params["scale"] + params["bias"]
+
+
+def drawn(model, *inputs):
+  """Random variables for a block's inputs."""
+  shapes = jax.eval_shape(
+    lambda key: model.init(key, *inputs), jax.random.key(0)
+  )
+  rng = np.random.default_rng(3)
+  return jax.tree.map(
+    lambda x: (
+      rng.uniform(0.2, 1.0, x.shape).astype(np.float32)
+      * rng.choice([-1, 1] if x.ndim == 4 else [1], x.shape).astype(np.float32)
+    ),
+    shapes,
+  )
+
+
+@pytest.mark.parametrize("train", [False, True])
+@pytest.mark.parametrize(
+  ("kernel_size", "strides", "padding", "residual"),
+  [(3, 1, 1, True), (3, 2, 1, False), (5, (1, 2), 1, False), (7, 1, 3, False),
+   (3, (3, 1), 1, False), (3, 1, 0, False)],
+)  # fmt: skip
+def test_conv_block(kernel_size, strides, padding, residual, train):
+  """Convolution, BatchNorm, residual, ReLU in this order, against NumPy."""
+  rng = np.random.default_rng(0)
+  x = rng.normal(size=(4, 9, 11, 6)).astype(np.float32)
+  block = layers.ConvBlock(6, kernel_size, strides, padding, residual)
+  variables = drawn(block, x, train)
+  out, updates = block.apply(variables, x, train, mutable=["batch_stats"])
+  params, stats = (
+    variables["params"], variables["batch_stats"]["batch_norm"]
+  )  # fmt: skip
+  y = naive_conv(
+    x,
+    params["conv"]["kernel"],
+    params["conv"]["bias"],
+    (strides, strides) if isinstance(strides, int) else strides,
+    padding,
+  )
+  expected = naive_batch_norm(y, params["batch_norm"], stats, train)
+  expected = np.maximum(expected + x if residual else expected, 0)
+  np.testing.assert_allclose(out, expected, atol=2e-5)
+  if train:  # PyTorch's momentum 0.1; the variance is the biased one.
+    new = updates["batch_stats"]["batch_norm"]
+    np.testing.assert_allclose(
+      new["mean"], 0.9 * stats["mean"] + 0.1 * y.mean((0, 1, 2)), atol=1e-5
+    )
+    np.testing.assert_allclose(
+      new["var"], 0.9 * stats["var"] + 0.1 * y.var((0, 1, 2)), rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 3), (4, 7)])
+def test_conv_transpose_block(size):
+  """Against PyTorch's definition of a transposed convolution."""
+  rng = np.random.default_rng(0)
+  x = rng.normal(size=(3, *size, 5)).astype(np.float32)
+  block = layers.ConvTransposeBlock(4)
+  variables = drawn(block, x, False)
+  out = block.apply(variables, x, False)
+  params = variables["params"]
+  torch_kernel = params["kernel"][::-1, ::-1]
+  setting = (1, 0, 0) if size == (1, 1) else (2, 1, 1)
+  y = naive_conv_transpose(x, torch_kernel, params["bias"], *setting)
+  expected = naive_batch_norm(
+    y, params["batch_norm"], variables["batch_stats"]["batch_norm"], False
+  )
+  assert out.shape == expected.shape
+  np.testing.assert_allclose(out, np.maximum(expected, 0), atol=2e-5)
+
+
+def test_phases_equal_the_dilated_convolution():
+  """Value and both gradients, against jax.lax.conv_transpose."""
+  rng = np.random.default_rng(0)
+  x = rng.normal(size=(2, 5, 6, 3)).astype(np.float32)
+  kernel = rng.normal(size=(3, 3, 3, 4)).astype(np.float32)
+  weight = rng.normal(size=(2, 10, 12, 4)).astype(np.float32)
+
+  def dilated(x, kernel):
+    return jax.lax.conv_transpose(x, kernel, (2, 2), [(1, 2), (1, 2)])
+
+  results = []
+  for f in (layers.conv_transpose_stride2, dilated):
+    results.append(
+      jax.value_and_grad(
+        lambda x, k, f=f: jnp.sum(f(x, k) * weight), argnums=(0, 1)
+      )(x, kernel)
+    )
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5),
+    *results,
+  )
+
+
+def test_leaky_block():
+  x = np.array([[[[1.0]], [[-1.0]]]], np.float32)
+  block = layers.LeakyConvBlock(1, 1)
+  variables = {
+    "params": {"conv": {"kernel": np.ones((1, 1, 1, 1)), "bias": np.zeros(1)}}
+  }
+  np.testing.assert_allclose(
+    np.ravel(block.apply(variables, x)), [1.0, -0.01], rtol=1e-6
+  )
+
+
+def test_l2_normalize_has_a_finite_gradient_at_zero():
+  grad = jax.grad(lambda x: layers.l2_normalize(x).sum())(jnp.zeros((2, 3)))
+  assert np.all(np.isfinite(grad))
+
+
+def test_init_is_pytorchs():
+  """Kernels and biases of all kinds fill U(-b, b), b = 1 / sqrt(fan_in)."""
+  shapes, _ = NETWORKS[models.Generator]
+  model = models.Generator(width=0.25)
+  variables = jax.jit(lambda key: model.init(
+    key, *(jnp.zeros(s) for s in shapes(96))
+  ))(jax.random.key(0))  # fmt: skip
+  params = variables["params"]
+  transposed = params["face_decoder_blocks_2_0"]
+  conv = params["face_decoder_blocks_2_1"]["conv"]
+  for leaf, fan_in in (
+    (transposed["kernel"], 9 * 128),  # fan_in of (in, out, 3, 3): out * 9
+    (transposed["bias"], 9 * 128),
+    (conv["kernel"], 9 * 128),
+    (conv["bias"], 9 * 128),
+    (params["output_block_1"]["kernel"], 8),
+    (params["audio_encoder"]["block_0"]["conv"]["kernel"], 9),
+  ):
+    scaled = np.asarray(leaf).ravel() * np.sqrt(fan_in)
+    assert np.abs(scaled).max() <= 1
+    if scaled.size > 100:
+      assert np.abs(scaled).max() > 0.95
+      assert abs(scaled.std() - 3**-0.5) < 0.1
+  kernel = np.asarray(conv["kernel"]).ravel()
+  other = np.asarray(params["face_decoder_blocks_2_2"]["conv"]["kernel"])
+  assert abs(np.corrcoef(kernel, other.ravel())[0, 1]) < 0.02
+  assert abs(np.corrcoef(kernel[1:], kernel[:-1])[0, 1]) < 0.02
+  norm = params["face_decoder_blocks_2_1"]["batch_norm"]
+  assert np.all(norm["scale"] == 1) and np.all(norm["bias"] == 0)
