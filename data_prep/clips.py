@@ -64,7 +64,7 @@ class Record:
   Attributes:
     id: the video's path below its folder without suffix; with `_1`, `_2`, ...
       for its second and further tracks.
-    frames: JPEG bytes of the face crops, BGR by OpenCV's reckoning, 25 a second.
+    frames: JPEG bytes of the face crops, 25 a second.
     mel: [T_mel, 80] float32.
     audio: FLAC bytes of the 16 kHz mono sound that the mel was computed from.
     boxes: [T, 4] float32, where the crops were cut, in source pixels.

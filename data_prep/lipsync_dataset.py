@@ -30,7 +30,7 @@ class LipsyncConfig(tfds.core.BuilderConfig):
 
 
 class LipsyncDataset(tfds.core.GeneratorBasedBuilder):
-  """Face crops with the speech that belongs to them, one face track a record."""
+  """Face crops and the speech that belongs to them, one face track a record."""
 
   VERSION = tfds.core.Version("1.0.0")
   name = NAME

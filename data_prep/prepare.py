@@ -118,9 +118,7 @@ def read_splits(folder: str) -> dict[str, list[str]]:
   return splits
 
 
-def hash_split(
-  clip_id: str, val_fraction: float, test_fraction: float
-) -> str:
+def hash_split(clip_id: str, val_fraction: float, test_fraction: float) -> str:
   """Assigns a clip to a split by its id alone, so that it never moves."""
   digest = hashlib.sha256(clip_id.encode()).digest()
   u = int.from_bytes(digest[:8], "big") / 2**64
@@ -232,9 +230,7 @@ def make_clips(
       report.set_aside[ids[clip_id]] = status["reason"]
 
   for clip_id, file in ids.items():
-    status = _read_status(
-      clip_dir, clip_id, _stamp(os.path.join(folder, file))
-    )
+    status = _read_status(clip_dir, clip_id, _stamp(os.path.join(folder, file)))
     if status is None:
       jobs.append((folder, file, clip_id, settings, clip_dir))
     else:
@@ -373,9 +369,7 @@ def prepare(
     report.not_listed = sorted(set(ids) - everything)
     report.not_found = sorted(everything - set(ids))
   assigned = {split: paths for split, paths in assigned.items() if paths}
-  _write_json(
-    os.path.join(output, "report.json"), dataclasses.asdict(report)
-  )
+  _write_json(os.path.join(output, "report.json"), dataclasses.asdict(report))
   if not assigned:
     reasons = collections.Counter(report.set_aside.values()).most_common(3)
     why = "; ".join(f"{count} x {reason}" for reason, count in reasons)
@@ -386,7 +380,5 @@ def prepare(
   directory = pack(assigned, settings, output)
   for split in assigned:
     report.records[split] = len(dataset.Split(directory, split))
-  _write_json(
-    os.path.join(output, "report.json"), dataclasses.asdict(report)
-  )
+  _write_json(os.path.join(output, "report.json"), dataclasses.asdict(report))
   return report

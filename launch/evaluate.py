@@ -25,7 +25,10 @@ from w2l_jax import (
 )
 
 _CHECKPOINT = flags.DEFINE_string(
-  "checkpoint", None, "Workdir of launch.train, or a step folder.", required=True
+  "checkpoint",
+  None,
+  "Workdir of launch.train, or a step folder.",
+  required=True,
 )
 _SPLIT = flags.DEFINE_enum("split", "test", dataset.SPLITS, "Which clips.")
 _DATA_DIR = flags.DEFINE_string(

@@ -1,4 +1,4 @@
-r"""Makes the face in a video or photo say the speech of any sound or video file.
+r"""Makes the face in a video or photo say the speech of any other file.
 
   python -m launch.lipsync --checkpoint=runs/gan --face=FACE.mp4 \
     --audio=SPEECH.wav --outfile=OUT.mp4

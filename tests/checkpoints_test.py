@@ -125,6 +125,5 @@ def test_tree_restored_on_another_structure(expert_run):
     jax.random.key(0),
     *train_expert.model_inputs(config),
   )
-  with pytest.raises(CheckpointError, match="cannot be read as a expert"):
+  with pytest.raises(CheckpointError, match="shape .*, expected"):
     checkpoints.load_variables(workdir, "expert", abstract)
-  assert np.prod(jax.tree.leaves(abstract)[0].shape) > 0

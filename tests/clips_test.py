@@ -22,6 +22,7 @@ from conftest import (
 from data_prep import clips
 from w2l_jax import audio
 
+SIZE = SETTINGS.image_size
 # Where the face is in conftest's picture, seen by eye; it sways by 4 pixels.
 FACE = (86, 75, 172, 182)
 EYES_AND_MOUTH = ((107, 104), (151, 107), (125, 153))
@@ -55,7 +56,7 @@ def decode_jpeg(data: bytes) -> np.ndarray:
 def cut(frame: np.ndarray, box: np.ndarray) -> np.ndarray:
   """The crop rule: whole pixels, truncated, squashed to a square."""
   x1, y1, x2, y2 = (int(v) for v in box)
-  return cv2.resize(frame[y1:y2, x1:x2], (24, 24))
+  return cv2.resize(frame[y1:y2, x1:x2], (SIZE, SIZE))
 
 
 def check_crops(record: clips.Record, source: list[np.ndarray]) -> None:
@@ -105,7 +106,9 @@ def good(tmp_path_factory):
 def test_crops_are_the_frames_own(good):
   path, _, record = good
   assert len(record.frames) == 30
-  assert all(decode_jpeg(data).shape == (24, 24, 3) for data in record.frames)
+  assert all(
+    decode_jpeg(data).shape == (SIZE, SIZE, 3) for data in record.frames
+  )
   check_crops(record, decode_video(path))
 
 
@@ -149,21 +152,21 @@ def test_where_it_comes_from(good):
   assert record.start == 0
   assert record.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
   settings = json.loads(record.settings)
-  assert settings["image_size"] == 24 and settings["detector"] == "mtcnn"
+  assert settings["image_size"] == SIZE and settings["detector"] == "mtcnn"
 
 
 def test_other_settings_are_followed(good):
   path, _, record = good
   settings = dataclasses.replace(
     SETTINGS,
-    image_size=24,
+    image_size=2 * SIZE,
     detector="haar",
     audio_padding="constant",
     jpeg_quality=40,
   )
   assert settings.key() != SETTINGS.key()
   (other,) = clips.make_records(str(path.parent), path.name, "hello", settings)
-  assert decode_jpeg(other.frames[0]).shape == (24, 24, 3)
+  assert decode_jpeg(other.frames[0]).shape == (2 * SIZE, 2 * SIZE, 3)
   # The detectors' boxes mean the same.
   np.testing.assert_allclose(other.boxes, record.boxes, atol=15)
   assert np.abs(other.boxes - record.boxes).max() > 0.5

@@ -86,9 +86,11 @@ def babble(seconds: float, seed: int = 0, rate: int = SAMPLE_RATE):
   """Noise in bursts, float32 [samples] in [-1, 1]."""
   rng = np.random.default_rng(seed + 1000)
   n = round(seconds * rate)
-  envelope = np.repeat(rng.uniform(0.05, 1.0, n // (rate // 10) + 1), rate // 10)
-  return (0.3 * envelope[:n] * rng.standard_normal(n)).clip(-1, 1).astype(
-    np.float32
+  envelope = np.repeat(
+    rng.uniform(0.05, 1.0, n // (rate // 10) + 1), rate // 10
+  )
+  return (
+    (0.3 * envelope[:n] * rng.standard_normal(n)).clip(-1, 1).astype(np.float32)
   )
 
 

@@ -11,11 +11,12 @@ import grain
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
-from conftest import CLIP_SECONDS, babble
+from conftest import CLIP_SECONDS, SETTINGS, babble
 
 from data_prep import clips
 from w2l_jax import audio, dataset
 
+SIZE = SETTINGS.image_size
 SPLITS = {
   "train": [f"someone/clip{i}" for i in range(4)],
   "val": ["someone/clip4"],
@@ -25,7 +26,7 @@ AGAIN = "run launch.prepare_data again"
 
 
 def builder_dir(data_dir) -> pathlib.Path:
-  return pathlib.Path(data_dir) / "lipsync_dataset" / "face24" / "1.0.0"
+  return pathlib.Path(data_dir) / "lipsync_dataset" / f"face{SIZE}" / "1.0.0"
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +93,7 @@ def test_grain_reads_it(data_dir, prepared):
 
 @pytest.mark.parametrize("split", SPLITS)
 def test_split_reads_it(data_dir, prepared, split):
-  opened = dataset.Split(dataset.builder_dir(data_dir, 24), split)
+  opened = dataset.Split(dataset.builder_dir(data_dir, SIZE), split)
   assert len(opened) == len(opened.index) == len(SPLITS[split])
   ends = np.cumsum(opened.index.num_mel)
   assert len(opened.index.column_means) == ends[-1]
@@ -111,7 +112,7 @@ def test_split_reads_it(data_dir, prepared, split):
 
 
 def test_split_crosses_to_another_process(data_dir):
-  split = dataset.Split(dataset.builder_dir(data_dir, 24), "train")
+  split = dataset.Split(dataset.builder_dir(data_dir, SIZE), "train")
   again = pickle.loads(pickle.dumps(split))
   assert len(again) == 4
   for i in range(4):
@@ -120,10 +121,10 @@ def test_split_crosses_to_another_process(data_dir):
 
 
 def test_decoding(data_dir, prepared):
-  split = dataset.Split(dataset.builder_dir(data_dir, 24), "test")
+  split = dataset.Split(dataset.builder_dir(data_dir, SIZE), "test")
   record, made = split[0], prepared["someone/clip5"]
   frames = dataset.decode_frames(record)
-  assert frames.shape == (25, 24, 24, 3) and frames.dtype == np.uint8
+  assert frames.shape == (25, SIZE, SIZE, 3) and frames.dtype == np.uint8
   for frame, data in zip(frames, made.frames, strict=True):
     expected = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     np.testing.assert_array_equal(frame, expected)
@@ -144,7 +145,7 @@ def test_decoding(data_dir, prepared):
 
 def test_preparation_is_noted(data_dir):
   settings = dataset.preparation(str(builder_dir(data_dir)))
-  assert settings["image_size"] == 24
+  assert settings["image_size"] == SIZE
   assert settings["detector"] == "mtcnn"
   assert settings["crop_rule"] == "box"
   assert settings["audio_padding"] == "reflect"
@@ -251,9 +252,9 @@ def test_an_empty_split(copy):
 
 
 def test_a_missing_set_and_a_wrong_size(data_dir, tmp_path):
-  folder = dataset.builder_dir(str(tmp_path / "nowhere"), 24)
+  folder = dataset.builder_dir(str(tmp_path / "nowhere"), SIZE)
   fails(folder, "train", folder, "launch.prepare_data --input=")
-  folder = dataset.builder_dir(data_dir, 96)
+  folder = dataset.builder_dir(data_dir, 4 * SIZE)
   assert not os.path.exists(folder)
   fails(folder, "train", folder, "check image_size", "launch.prepare_data")
 

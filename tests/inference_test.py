@@ -61,14 +61,14 @@ def test_video_and_speech(gan_run, face_video, speech, tmp_path):
   source = list(video.frames_at_rate(face_video, 25))
   assert len(frames) == 20
   assert frames[0].shape == source[0].shape
-  difference = np.abs(np.int16(frames[10]) - source[10]).max(axis=2)
-  changed = difference > 40
+  difference = np.abs(np.int16(frames[10]) - source[10]).mean(axis=2)
+  changed = difference > 30
   rows, columns = np.flatnonzero(changed.any(1)), np.flatnonzero(changed.any(0))
   assert changed.sum() > 500  # An untrained network draws no face.
   # Encoding apart, what lies around the face is the source's.
   border = np.ones_like(changed)
   border[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1] = False
-  assert border.mean() > 0.3 and difference[border].mean() < 3
+  assert border.mean() > 0.3 and difference[border].mean() < 2
   waveform, rate = video.read_audio(out)
   original, _ = soundfile.read(speech)
   assert rate == 44100
@@ -91,7 +91,8 @@ def test_longer_speech_repeats_the_video(gan_run, face_video, tmp_path):
   write_video(speech, talking_frames(50), babble(2.0))
   out = str(tmp_path / "out.mp4")
   summary = inference.lipsync(gan_run[0], face_video, speech, out)
-  assert summary.frames == 50
+  # AAC pads sound to whole packets: a frame more at the most.
+  assert summary.frames in (50, 51)
 
 
 def test_frames_without_a_face_pass(gan_run, speech, tmp_path):
@@ -103,6 +104,7 @@ def test_frames_without_a_face_pass(gan_run, speech, tmp_path):
   summary = inference.lipsync(gan_run[0], path, speech, out)
   assert summary.frames == 20 and 5 <= summary.with_face <= 10
   last = list(video.frames_at_rate(out, 25))[-1]
+  # Written, read, written and read: a level or two each time.
   assert np.abs(np.int16(last) - 99).max() <= 3
 
 

@@ -9,12 +9,14 @@ import ml_collections
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+from conftest import SETTINGS
 
 from w2l_jax import dataset
 from w2l_jax.dataset import DatasetError, Split
 from w2l_jax.input_pipeline import make_batches, train_batches
 from w2l_jax.window_sampler import WindowSampler, WindowSpec
 
+SIZE = SETTINGS.image_size
 SPEC = WindowSpec()
 OTHER_SPEC = WindowSpec(
   frames=3,
@@ -34,14 +36,14 @@ KEYS = {
 
 @pytest.fixture(scope="module")
 def split(data_dir) -> Split:
-  return Split(dataset.builder_dir(data_dir, 24), "train")
+  return Split(dataset.builder_dir(data_dir, SIZE), "train")
 
 
 @pytest.fixture(scope="module")
 def truth(data_dir) -> list[tuple[np.ndarray, np.ndarray]]:
   """Every record's (pictures, mel) in order, by TFDS and OpenCV alone."""
   builder = tfds.builder_from_directory(
-    str(pathlib.Path(data_dir) / "lipsync_dataset" / "face24" / "1.0.0")
+    str(pathlib.Path(data_dir) / "lipsync_dataset" / f"face{SIZE}" / "1.0.0")
   )
   return [
     (
@@ -173,8 +175,8 @@ def test_rules_hold_without_asking_the_sampler(split, truth, stage):
 def test_shapes_and_types(split, stage):
   (batch,) = batches(split, stage, last_step=1)
   expected = {
-    "frames": ((BATCH, 5, 24, 24, 3), np.uint8),
-    "other": ((BATCH, 5, 24, 24, 3), np.uint8),
+    "frames": ((BATCH, 5, SIZE, SIZE, 3), np.uint8),
+    "other": ((BATCH, 5, SIZE, SIZE, 3), np.uint8),
     "mel": ((BATCH, 16, 80), np.float32),
     "frame_mels": ((BATCH, 5, 16, 80), np.float32),
     "in_sync": ((BATCH,), np.float32),
@@ -272,8 +274,8 @@ def test_nothing_usable_raises_at_once(split, stage):
 
 
 def test_damage_met_while_reading_is_named(data_dir, tmp_path):
-  folder = pathlib.Path(dataset.builder_dir(str(tmp_path), 24))
-  shutil.copytree(dataset.builder_dir(data_dir, 24), folder)
+  folder = pathlib.Path(dataset.builder_dir(str(tmp_path), SIZE))
+  shutil.copytree(dataset.builder_dir(data_dir, SIZE), folder)
   (shard,) = folder.glob("*train.array_record*")
   data = bytearray(shard.read_bytes())
   middle = len(data) // 3

@@ -27,6 +27,7 @@ from conftest import (
 from data_prep import clips, prepare
 from w2l_jax import dataset
 
+SIZE = SETTINGS.image_size
 CLIP_IDS = [f"someone/clip{i}" for i in range(len(CLIP_SECONDS))]
 
 
@@ -74,7 +75,7 @@ def add_clip(videos, name: str, seed: int, seconds: float = 1.0) -> None:
 
 
 def shards(output) -> pathlib.Path:
-  return pathlib.Path(output) / "lipsync_dataset" / "face24" / "1.0.0"
+  return pathlib.Path(output) / "lipsync_dataset" / f"face{SIZE}" / "1.0.0"
 
 
 def contents(folder) -> dict[str, bytes]:
@@ -114,7 +115,7 @@ def quantisation(jpeg: bytes) -> bytes:
 def quantisation_of(quality: int) -> bytes:
   _, jpeg = cv2.imencode(
     ".jpg",
-    np.zeros((48, 48, 3), np.uint8),
+    np.zeros((16, 16, 3), np.uint8),
     [cv2.IMWRITE_JPEG_QUALITY, quality],
   )
   return quantisation(jpeg.tobytes())
@@ -294,7 +295,7 @@ def test_other_settings_do_not_mix(videos, output, splits_folder, same_process):
   (splits_folder_2 := videos.parent / "lists").mkdir()
   (splits_folder_2 / "train.txt").write_text("someone/clip0\nsomeone/clip1\n")
   before = records(output)["train"]
-  coarse = clips.Settings(image_size=24, detector="haar", jpeg_quality=30)
+  coarse = clips.Settings(image_size=SIZE, detector="haar", jpeg_quality=30)
   report = run(videos, output, splits_folder_2, coarse)
   assert (report.made, report.reused) == (2, 0)
   after = records(output)["train"]
@@ -313,14 +314,14 @@ def test_other_settings_do_not_mix(videos, output, splits_folder, same_process):
   for clip_id, record in after.items():
     assert list(record["frames"]) == list(before[clip_id]["frames"])
   # Another size is another data set beside this one.
-  small = clips.Settings(image_size=24, detector="haar")
-  assert run(videos, output, splits_folder_2, small).made == 2
+  large = clips.Settings(image_size=2 * SIZE, detector="haar")
+  assert run(videos, output, splits_folder_2, large).made == 2
   assert list(records(output)["train"]["someone/clip0"]["frames"]) == list(
     before["someone/clip0"]["frames"]
   )
-  other = dataset.Split(dataset.builder_dir(str(output), 24), "train")
+  other = dataset.Split(dataset.builder_dir(str(output), 2 * SIZE), "train")
   jpeg = np.frombuffer(other[0]["frames"][0], np.uint8)
-  assert cv2.imdecode(jpeg, cv2.IMREAD_COLOR).shape == (24, 24, 3)
+  assert cv2.imdecode(jpeg, cv2.IMREAD_COLOR).shape == (2 * SIZE, 2 * SIZE, 3)
 
 
 # --- Interrupted -------------------------------------------------------------
@@ -466,7 +467,7 @@ def test_a_killed_run_goes_on_to_the_same_shards(
       f"--input={video_folder}",
       f"--output={output}",
       f"--splits={splits_folder}",
-      "--image_size=24",
+      f"--image_size={SIZE}",
       "--workers=1",
     ],
     cwd=REPOSITORY,

@@ -162,11 +162,10 @@ def test_gan_draws_samples(gan_run):
 def test_gan_resumes_exactly(gan_run, expert_run, data_dir, tmp_path):
   """The sync weight, both networks and the data position go on exactly."""
   workdir, state = gan_run
-  for steps in (3, STEPS):
+  for steps in (2, STEPS):
     resumed = train_generator.train_and_evaluate(
       gan_config(data_dir, expert_run[0], steps), str(tmp_path)
     )
-  # Step 3 was the first run's last: it evaluated there once more.
   assert_trees_equal(jax.device_get(resumed), state)
   lines = [m for m in untimed(tmp_path) if "train/loss" in m]
   assert lines == [m for m in untimed(workdir) if "train/loss" in m]
@@ -189,9 +188,7 @@ def gan_parts(data_dir, expert_run):
 def test_without_gan(gan_parts, data_dir, expert_run):
   """No discriminator is built where its weight is 0."""
   _, expert, variables, batch = gan_parts
-  config = gan_config(
-    data_dir, expert_run[0], get=generator_grid.get_config
-  )
+  config = gan_config(data_dir, expert_run[0], get=generator_grid.get_config)
   state = train_generator.create_state(config, jax.random.key(0))
   assert state.discriminator is None
   step = jax.jit(train_generator.make_train_step(config, expert))
@@ -348,39 +345,44 @@ import json, sys
 from absl import flags
 import jax
 import numpy as np
+from jax.sharding import AxisType, Mesh
 from configs import expert_grid, gan_grid
 from w2l_jax import train_expert, train_generator, sharding, dataset
 from w2l_jax import input_pipeline
 flags.FLAGS.mark_as_parsed()
 data_dir, expert_dir, out = sys.argv[1:]
-results = {"devices": jax.device_count()}
+assert jax.device_count() == 4
 split = dataset.Split(dataset.builder_dir(data_dir, 24), "train")
 variables, expert = train_expert.load_frozen(expert_dir)
+results = {}
 for stage, get, module in (
   ("expert", expert_grid.get_config, train_expert),
   ("generator", gan_grid.get_config, train_generator),
 ):
   config = get("tiny")
   config.data.batch_size = 8
-  mesh = sharding.make_mesh(8)
-  make = module.make_train_step
-  step = make(config) if stage == "expert" else make(config, expert)
-  frozen = {} if stage == "expert" else {"expert": variables}
-  step = sharding.jit_train_step(step, mesh)
-  state = sharding.put_replicated(
-    mesh, module.create_state(config, jax.random.key(0)))
-  frozen = sharding.put_replicated(mesh, frozen)
+  extra = () if stage == "expert" else (expert,)
+  train_step = module.make_train_step(config, *extra)
+  first = jax.device_get(module.create_state(config, jax.random.key(0)))
   batch = next(input_pipeline.train_batches(
     split, train_expert.window_spec(config), stage, config)(0))
-  state, metrics = step(state, sharding.global_batch(mesh, batch), frozen)
-  network = state.expert if stage == "expert" else state.generator
-  results[stage] = {
-    "metrics": {k: float(v) for k, v in metrics.items()},
-    "moments": [float(np.sqrt(np.sum(np.square(x)))) for x in
-                jax.tree.leaves(network.opt_state[0].mu)],
-    "batch_stats": [float(np.sum(x)) for x in
-                    jax.tree.leaves(network.batch_stats)],
-  }
+  results[stage] = []
+  for count in (1, 4):
+    mesh = Mesh(np.array(jax.devices()[:count]), ("data",),
+                axis_types=(AxisType.Auto,))
+    frozen = {"expert": jax.device_get(variables)} if extra else {}
+    state, metrics = sharding.jit_train_step(train_step, mesh)(
+      sharding.put_replicated(mesh, first),
+      sharding.global_batch(mesh, batch),
+      sharding.put_replicated(mesh, frozen))
+    network = state.expert if stage == "expert" else state.generator
+    results[stage].append({
+      "metrics": {k: float(v) for k, v in metrics.items()},
+      "moments": [float(np.sqrt(np.sum(np.square(x)))) for x in
+                  jax.tree.leaves(network.opt_state[0].mu)],
+      "batch_stats": [float(np.sum(x)) for x in
+                      jax.tree.leaves(network.batch_stats)],
+    })
 json.dump(results, open(out, "w"))
 """
 
@@ -389,37 +391,28 @@ def test_one_and_four_devices_agree(data_dir, expert_run, tmp_path):
   """Losses, gradients and BatchNorm statistics of the same global batch."""
   script = tmp_path / "devices.py"
   script.write_text(textwrap.dedent(DEVICES_SCRIPT))
-  results = []
-  for devices in (1, 4):
-    out = tmp_path / f"{devices}.json"
-    environment = {
-      **os.environ,
-      "JAX_NUM_CPU_DEVICES": str(devices),
-      "PYTHONPATH": os.getcwd(),
-    }
-    subprocess.run(
-      [sys.executable, script, data_dir, expert_run[0], out],
-      env=environment,
-      check=True,
-      timeout=280,
-    )
-    results.append(json.loads(out.read_text()))
-  one, four = results
-  assert (one.pop("devices"), four.pop("devices")) == (1, 4)
-  for stage in ("expert", "generator"):
-    for key, value in one[stage]["metrics"].items():
-      assert four[stage]["metrics"][key] == pytest.approx(value, rel=2e-4), key
+  out = tmp_path / "results.json"
+  environment = {
+    **os.environ,
+    "JAX_NUM_CPU_DEVICES": "4",
+    "PYTHONPATH": os.getcwd(),
+  }
+  subprocess.run(
+    [sys.executable, script, data_dir, expert_run[0], out],
+    env=environment,
+    check=True,
+    timeout=280,
+  )
+  for one, four in json.loads(out.read_text()).values():
+    for key, value in one["metrics"].items():
+      assert four["metrics"][key] == pytest.approx(value, rel=2e-4), key
     # A bias before BatchNorm has no gradient but rounding: compare absolutely.
-    largest = max(one[stage]["moments"])
     np.testing.assert_allclose(
-      four[stage]["moments"],
-      one[stage]["moments"],
+      four["moments"],
+      one["moments"],
       rtol=5e-3,
-      atol=1e-4 * largest,
+      atol=1e-4 * max(one["moments"]),
     )
     np.testing.assert_allclose(
-      four[stage]["batch_stats"],
-      one[stage]["batch_stats"],
-      rtol=1e-3,
-      atol=1e-4,
+      four["batch_stats"], one["batch_stats"], rtol=1e-3, atol=1e-4
     )

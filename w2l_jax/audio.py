@@ -117,6 +117,6 @@ def log_mel(
     20.0 * np.log10(np.maximum(floor, mel_basis() @ magnitude)) - REF_LEVEL_DB
   )
   scaled = 2.0 * MAX_ABS_VALUE * (decibels - MIN_LEVEL_DB) / -MIN_LEVEL_DB
-  return np.clip(scaled - MAX_ABS_VALUE, -MAX_ABS_VALUE, MAX_ABS_VALUE).T.astype(
-    np.float32
-  )
+  return np.clip(
+    scaled - MAX_ABS_VALUE, -MAX_ABS_VALUE, MAX_ABS_VALUE
+  ).T.astype(np.float32)

@@ -231,4 +231,16 @@ def load_variables(path: str, stage: str, abstract: dict) -> dict:
       f"{where}: cannot be read as a {stage} of the size that its config "
       f"names; it is damaged or the code has changed ({e})"
     ) from e
-  return restored[stage]
+  variables = restored[stage]
+  # Orbax restores arrays of any shape; the first that differs is named.
+  wanted = jax.tree_util.tree_leaves_with_path(abstract)
+  for (path_in_tree, want), found in zip(
+    wanted, jax.tree.leaves(variables), strict=True
+  ):
+    if want.shape != found.shape:
+      raise CheckpointError(
+        f"{where}: cannot be read as a {stage} of the size that its config "
+        f"names: {jax.tree_util.keystr(path_in_tree)} has shape "
+        f"{found.shape}, expected {want.shape}"
+      )
+  return variables

@@ -20,7 +20,7 @@ _LONGEST_SIDE = 480
 
 
 def _to_xyxy(boxes: list, scores: list, scale: float) -> np.ndarray:
-  """x, y, width, height and scores to rows x1, y1, x2, y2, score, best first."""
+  """x, y, width, height and score to rows x1, y1, x2, y2, score, best first."""
   if not len(boxes):
     return np.zeros((0, 5), np.float32)
   boxes = np.asarray(boxes, np.float32) / scale

@@ -34,7 +34,7 @@ class InferenceError(ValueError):
 
 
 def make_model(config) -> Generator:
-  """Returns the generator that a config (or a checkpoint's config) describes."""
+  """Returns the generator that a config, or a checkpoint's, describes."""
   return Generator(width=config["width"], image_size=config["image_size"])
 
 

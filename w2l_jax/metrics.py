@@ -1,4 +1,4 @@
-"""Writing figures: JSON lines and TensorBoard, pictures and clips of samples."""
+"""Writing figures (JSON lines and TensorBoard) and pictures of samples."""
 
 import json
 import os

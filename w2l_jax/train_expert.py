@@ -40,9 +40,7 @@ def model_inputs(config) -> tuple[jax.ShapeDtypeStruct, ...]:
   size, spec = config["image_size"], config["windows"]
   return (
     jax.ShapeDtypeStruct((1, 80, spec["mel_columns"], 1), jnp.float32),
-    jax.ShapeDtypeStruct(
-      (1, size // 2, size, 3 * spec["frames"]), jnp.float32
-    ),
+    jax.ShapeDtypeStruct((1, size // 2, size, 3 * spec["frames"]), jnp.float32),
   )
 
 

@@ -120,9 +120,7 @@ def run(
           "learning rate or look at the data, and run again"
         )
     seconds = time.monotonic() - started
-    means = {
-      f"train/{k}": np.mean([m[k] for m in values]) for k in values[0]
-    }
+    means = {f"train/{k}": np.mean([m[k] for m in values]) for k in values[0]}
     means["time/steps_per_second"] = len(values) / seconds
     means["time/waiting_for_data"] = waited / seconds
     writer.write(step, means)
@@ -183,8 +181,8 @@ def run(
         store.save(step, state, config)
       if stop and not last:
         progress.write(
-          f"{signal.Signals(stop[0]).name}: saved step {step}; the same command "
-          "goes on from there"
+          f"{signal.Signals(stop[0]).name}: saved step {step}; the same "
+          "command goes on from there"
         )
         break
   return state

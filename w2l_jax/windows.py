@@ -64,9 +64,7 @@ def frame_mel_windows(
     [T, M, F].
   """
   return np.stack(
-    [
-      mel_window(mel, frame + k + offset, columns) for k in range(num_frames)
-    ]
+    [mel_window(mel, frame + k + offset, columns) for k in range(num_frames)]
   )
 
 

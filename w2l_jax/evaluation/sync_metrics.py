@@ -26,7 +26,7 @@ def two_way_accuracy(true: np.ndarray, wrong: np.ndarray) -> float:
 def balanced_accuracy(
   true: np.ndarray, wrong: np.ndarray, threshold: float
 ) -> float:
-  """Mean of the shares of true pairs above, wrong ones at or below threshold."""
+  """Mean share of true pairs above, and of wrong ones not above, threshold."""
   return float((np.mean(true > threshold) + np.mean(wrong <= threshold)) / 2)
 
 

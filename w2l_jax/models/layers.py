@@ -187,14 +187,12 @@ class ConvTransposeBlock(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-    """Maps [N, 1, 1, C] to [N, 3, 3, features], [N, H, W, C] to [N, 2H, 2W, ..]."""
+    """Maps [N, 1, 1, C] to [N, 3, 3, features] and doubles other maps."""
     # PyTorch takes fan_in from dimension 1 of its (in, out, k, k) weight.
     init = uniform_init(9 * self.features)
     kernel = self.param("kernel", init, (3, 3, x.shape[-1], self.features))
     bias = self.param("bias", init, (self.features,))
-    x, kernel, bias = nn.dtypes.promote_dtype(
-      x, kernel, bias, dtype=self.dtype
-    )
+    x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
     if x.shape[1:3] == (1, 1):
       y = jnp.einsum("nc,hwcf->nhwf", x[:, 0, 0], kernel[::-1, ::-1])
     else:

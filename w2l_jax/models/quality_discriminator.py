@@ -52,7 +52,9 @@ class QualityDiscriminator(nn.Module):
           (channels, kernel_size, 1, padding),
         ]
       )
-    blocks.append([(EMBEDDING_CHANNELS, 3, 1, 0), (EMBEDDING_CHANNELS, 1, 1, 0)])
+    blocks.append(
+      [(EMBEDDING_CHANNELS, 3, 1, 0), (EMBEDDING_CHANNELS, 1, 1, 0)]
+    )
 
     x = lower_half
     for i, block in enumerate(blocks):
