@@ -47,6 +47,7 @@ flags.FLAGS.mark_as_parsed()
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
+@pytest.hookimpl(tryfirst=True)  # Before xdist reads the marks.
 def pytest_collection_modifyitems(items):
   """Tests that need trained networks share one process, which trains them."""
   for item in items:
