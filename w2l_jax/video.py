@@ -285,7 +285,7 @@ class VideoWriter:
       path: what to write; the suffix names the container (.mp4, .mkv, .mov).
       fps: frames a second.
       waveform: [samples] or [samples, channels] floats in [-1, 1], in place:
-        sample 0 belongs to the first frame.  None writes no sound.
+        sample 0 belongs to the first frame.  None or none writes no sound.
       sample_rate: of `waveform`, Hz.
       crf: x264's constant rate factor; 18 is visually lossless, 0 is lossless.
     """
@@ -297,7 +297,7 @@ class VideoWriter:
     self._container = None
     self._count = 0
     self._samples = None
-    if waveform is not None:
+    if waveform is not None and len(waveform):
       waveform = np.asarray(waveform, np.float32)
       waveform = waveform.reshape(len(waveform), -1)
       if waveform.shape[1] > 2:
