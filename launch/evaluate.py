@@ -66,11 +66,10 @@ def _table(results: dict) -> str:
   """Puts generated, real and copied figures of one kind on one line."""
   names = [k for k in results if not k.endswith(("_real", "_copied"))]
   suffixes = ("", "_real", "_copied")
-  has_baselines = any(k.endswith("_copied") for k in results)
-  header = ("", "generated", "real", "copied reference")
-  if not has_baselines:
-    header, suffixes = ("", ""), ("",)
-  rows = [header] + [
+  rows = [("", "generated", "real", "copied reference")]
+  if not any(k.endswith("_copied") for k in results):
+    rows, suffixes = [], ("",)
+  rows += [
     (
       name.removeprefix("eval/"),
       *(
