@@ -6,7 +6,6 @@ encodes by itself); what it writes is read by
 """
 
 import dataclasses
-import functools
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -63,7 +62,7 @@ class LipsyncDataset(tfds.core.GeneratorBasedBuilder):
   def _split_generators(self, dl_manager):
     del dl_manager
     return {
-      split: functools.partial(self._generate_examples, paths)()
+      split: self._generate_examples(paths)
       for split, paths in self.builder_config.splits.items()
     }
 

@@ -4,15 +4,18 @@ The face is scikit-image's astronaut; the speech is noise in bursts.  No test
 needs a download; those that use the real clips in ../shared skip without them.
 """
 
+import atexit
 import os
 import pathlib
+import shutil
 import tempfile
 
 # Before JAX is imported; subprocesses inherit them.
 os.environ["JAX_PLATFORMS"] = "cpu"
-os.environ.setdefault(
-  "JAX_COMPILATION_CACHE_DIR", tempfile.mkdtemp(prefix="w2l_jax_test_cache")
-)
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+  _cache = tempfile.mkdtemp(prefix="w2l_jax_test_cache")
+  os.environ["JAX_COMPILATION_CACHE_DIR"] = _cache
+  atexit.register(shutil.rmtree, _cache, ignore_errors=True)
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.5"
 # The tests' networks are small and their compile time is not: halve it.
 os.environ["XLA_FLAGS"] = (
