@@ -6,7 +6,7 @@ import pathlib
 import pytest
 
 from configs import common
-from w2l_jax import checkpoints, train_expert
+from w2l_jax import checkpoints, train_expert, train_generator
 
 CONFIGS = sorted(
   path.stem
@@ -73,3 +73,11 @@ def test_lrs2_is_the_originals():
   assert gan.discriminator_optimizer.learning_rate == 1e-4
   assert gan.loss.sync_weight == 0.03
   assert gan.loss.adversarial_weight == 0.07
+
+
+def test_unknown_batch_norm_mode_is_refused():
+  config = get("gan_grid", "tiny")
+  train_generator.check_expert(config, get("expert_grid", "tiny"))
+  config.expert_batch_norm = "runing"
+  with pytest.raises(ValueError, match="'runing', expected 'running' or"):
+    train_generator.check_expert(config, get("expert_grid", "tiny"))

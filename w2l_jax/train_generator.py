@@ -361,7 +361,12 @@ def switch_sync_weight(config) -> Callable:
 
 
 def check_expert(config, expert_config: dict) -> None:
-  """Raises a ValueError if the expert does not fit the generator's faces."""
+  """Raises a ValueError if the expert does not fit the generator's config."""
+  if config.expert_batch_norm not in ("running", "batch"):
+    raise ValueError(
+      f"config.expert_batch_norm is {config.expert_batch_norm!r}, expected "
+      "'running' or 'batch'"
+    )
   fields = [("image_size",), ("windows", "frames"), ("windows", "mel_columns")]
   for field in fields:
     ours, theirs = config, expert_config
