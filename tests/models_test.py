@@ -412,3 +412,26 @@ def test_init_is_pytorchs():
   assert abs(np.corrcoef(kernel[1:], kernel[:-1])[0, 1]) < 0.02
   norm = params["face_decoder_blocks_2_1"]["batch_norm"]
   assert np.all(norm["scale"] == 1) and np.all(norm["bias"] == 0)
+
+
+def test_he_init_keeps_the_signals_size():
+  """Normal of variance 2 / fan_in, no biases: logits depend on the picture."""
+  spread = {}
+  for initializer in ("torch", "he"):
+    model = models.QualityDiscriminator(width=0.25, initializer=initializer)
+    variables = jax.jit(model.init)(
+      jax.random.key(0), jnp.zeros((1, 48, 96, 3))
+    )
+    params = variables["params"]
+    pictures = np.random.default_rng(0).random((8, 48, 96, 3), np.float32)
+    pictures *= np.linspace(0, 1, 8, dtype=np.float32)[:, None, None, None]
+    spread[initializer] = float(jnp.std(model.apply(variables, pictures)))
+    kernel = params["face_encoder_blocks_3_1"]["conv"]["kernel"]
+    if initializer == "he":
+      standard = np.asarray(kernel).ravel() * np.sqrt(25 * 64 / 2)
+      assert abs(standard.mean()) < 0.01
+      assert abs(standard.std() - 1) < 0.01
+      assert abs(np.mean(standard**4) - 3) < 0.1
+      assert not np.any(params["face_encoder_blocks_3_1"]["conv"]["bias"])
+  assert spread["torch"] < 1e-3
+  assert spread["he"] > 0.05

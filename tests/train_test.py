@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from conftest import STEPS, expert_config, gan_config
 
-from configs import gan_grid, generator_grid
+from configs import gan_lrs2, generator_grid
 from w2l_jax import (
   checkpoints,
   dataset,
@@ -25,6 +25,7 @@ from w2l_jax import (
   train_loop,
   video,
 )
+from w2l_jax.train_state import make_optimizer
 
 
 def assert_trees_equal(a, b):
@@ -279,9 +280,124 @@ def test_gradients_do_not_cross(gan_parts):
   assert np.mean(jax.tree.leaves(changed)) > 0.5
 
 
+def test_the_generators_gradient(gan_parts):
+  """That of FACTS 11's weighted sum, differentiated in one piece."""
+  config, expert, variables, batch = gan_parts
+  state = train_generator.create_state(config, jax.random.key(0))
+  # In float64: in float32 rounding moves some gradients of so narrow a network
+  # by some percent.
+  with jax.enable_x64(True):
+    check_generators_gradient(
+      config,
+      expert,
+      *jax.tree.map(
+        lambda x: x.astype(np.float64) if x.dtype == np.float32 else x,
+        jax.device_get((variables, batch, state)),
+      ),
+    )
+
+
+def check_generators_gradient(config, expert, variables, batch, state):
+  step = jax.jit(train_generator.make_train_step(config, expert))
+  new, terms = step(state, batch, {"expert": variables})
+  generator = inference.make_model(config)
+  discriminator = train_generator._discriminator(config)
+  model = train_expert.make_model(expert)
+
+  def loss_fn(params):
+    real, (fake, _) = train_generator._generate(
+      generator,
+      {**state.generator.variables, "params": params},
+      batch,
+      train=True,
+      mutable=["batch_stats"],
+    )
+    lower = fake.reshape(-1, 5, 24, 24, 3)[:, :, 12:]
+    lower = lower.transpose(0, 2, 3, 1, 4).reshape(len(lower), 12, 24, 15)
+    mel = batch["mel"].transpose(0, 2, 1)[..., None]
+    audio, face = model.apply(variables, mel, lower)
+    sync = -jnp.log((audio * face).sum(axis=1))
+    loud = batch["mel"].mean(axis=(1, 2)) > -2.5
+    logits = discriminator.apply(
+      {"params": state.discriminator.params}, fake[:, 12:]
+    )
+    return (
+      0.01 * (sync * loud).sum() / max(loud.sum(), 1)
+      + 0.07 * -jnp.log(jax.nn.sigmoid(logits)).mean()
+      + 0.92 * jnp.abs(fake - real).mean()
+    )
+
+  loss, expected = jax.jit(jax.value_and_grad(loss_fn))(state.generator.params)
+  np.testing.assert_allclose(terms["loss"], loss, rtol=1e-6)
+  jax.tree.map(
+    lambda m, g: np.testing.assert_allclose(
+      m / (1 - config.optimizer.b1),
+      g,
+      rtol=1e-4,
+      atol=1e-7,
+    ),
+    new.generator.opt_state[0].mu,
+    expected,
+  )
+
+
+def test_the_discriminator_rests_before_its_first_step(gan_parts):
+  """Until then the step is that without GAN; from then on, the usual one."""
+  config, expert, variables, batch = gan_parts
+  frozen = {"expert": variables}
+  state = train_generator.create_state(config, jax.random.key(0))
+  resting = config.copy_and_resolve_references()
+  resting.loss.adversarial_from_step = 3
+  step = jax.jit(train_generator.make_train_step(resting, expert))
+  new, terms = step(state, batch, frozen)
+  assert_trees_equal(
+    jax.device_get(new.discriminator), jax.device_get(state.discriminator)
+  )
+  assert terms["loss_adversarial"] == terms["loss_discriminator"] == 0
+  without = config.copy_and_resolve_references()
+  without.loss.adversarial_weight = 0.0
+  plain = jax.jit(train_generator.make_train_step(without, expert))
+  alone, alone_terms = plain(state.replace(discriminator=None), batch, frozen)
+  np.testing.assert_allclose(terms["loss"], alone_terms["loss"], rtol=1e-6)
+  close = lambda a, b: np.testing.assert_allclose(  # noqa: E731
+    a, b, rtol=1e-3, atol=1e-3 * float(np.abs(a).max()) + 1e-8
+  )
+  jax.tree.map(
+    close, new.generator.opt_state[0].mu, alone.generator.opt_state[0].mu
+  )
+
+  state = state.replace(step=jnp.int32(3))
+  new, terms = step(state, batch, frozen)
+  usual = jax.jit(train_generator.make_train_step(config, expert))
+  expected, expected_terms = usual(state, batch, frozen)
+  for key, value in expected_terms.items():
+    np.testing.assert_allclose(terms[key], value, rtol=1e-4, err_msg=key)
+  for name in ("generator", "discriminator"):
+    jax.tree.map(
+      close,
+      getattr(new, name).opt_state[0].mu,
+      getattr(expected, name).opt_state[0].mu,
+    )
+
+
+def test_long_gradients_are_shortened():
+  """By clip_norm, to that length; shorter ones stay; 0 leaves all."""
+  for clip_norm, expected in ((0.0, (3.0, 4.0)), (1.0, (0.6, 0.8))):
+    tx = make_optimizer(1.0, 0.5, 0.9, 1e-8, 0, clip_norm)
+    grads = {"a": jnp.float32(3.0), "b": jnp.float32(4.0)}
+    opt_state = tx.init(grads)
+    _, opt_state = tx.update(grads, opt_state)
+    adam = opt_state[1][0] if clip_norm else opt_state[0]
+    moments = adam.mu["a"] / 0.5, adam.mu["b"] / 0.5
+    np.testing.assert_allclose(moments, expected, rtol=1e-6)
+  short = {"a": jnp.float32(0.3), "b": jnp.float32(0.4)}
+  _, opt_state = tx.update(short, tx.init(short))
+  np.testing.assert_allclose(opt_state[1][0].mu["a"] / 0.5, 0.3, rtol=1e-6)
+
+
 def test_sync_weight_rule():
   """One way, by the validation sync loss against the threshold."""
-  config = gan_grid.get_config("tiny")
+  config = gan_lrs2.get_config("tiny")
   rule = train_generator.switch_sync_weight(config)
   state = train_generator.GeneratorTrainState(
     jnp.int32(0), None, None, jnp.float32(0)
@@ -361,6 +477,7 @@ for stage, get, module in (
 ):
   config = get("tiny")
   config.data.batch_size = 8
+  config.optimizer.clip_norm = 0.0
   extra = () if stage == "expert" else (expert,)
   train_step = module.make_train_step(config, *extra)
   first = jax.device_get(module.create_state(config, jax.random.key(0)))

@@ -45,7 +45,9 @@ def _discriminator(config) -> QualityDiscriminator | None:
   if not config["loss"]["adversarial_weight"]:
     return None
   return QualityDiscriminator(
-    width=config["width"], image_size=config["image_size"]
+    width=config["width"],
+    image_size=config["image_size"],
+    initializer=config["discriminator_init"],
   )
 
 
@@ -136,75 +138,111 @@ def make_train_step(config, expert_config) -> Callable:
   generator_tx, discriminator_tx = _optimizers(config)
   sync_losses = _expert_sync_losses(config, expert_config)
   adversarial_weight = config["loss"]["adversarial_weight"]
+  first_adversarial_step = config["loss"]["adversarial_from_step"]
+
+  def judge(params, frames):
+    return discriminator.apply(
+      {"params": params}, network_inputs.lower_half(frames)
+    )
+
+  def adversarial_metrics(adversarial, own, grads, params):
+    return {
+      "loss_adversarial": adversarial,
+      "loss_discriminator": own,
+      "discriminator_grad_norm": optax.tree.norm(grads),
+      "discriminator_param_norm": optax.tree.norm(params),
+    }
+
+  def oppose(discriminator_state, real, fake):
+    """One step of the discriminator, and what it says of the fakes.
+
+    Returns:
+      (its new state, gradient of the adversarial loss by `fake`, metrics).
+    """
+
+    def loss_fn(params, fake):
+      # Each loss is cut off from the other's side, so one backward pass gives
+      # both gradients, as two separate ones would.
+      adversarial = losses.generator_adversarial_loss(
+        judge(jax.lax.stop_gradient(params), fake)
+      )
+      # The compiler finds that this pass over the fakes is the one above.
+      own = losses.discriminator_loss(
+        judge(params, real), judge(params, jax.lax.stop_gradient(fake))
+      )
+      return adversarial + own, (adversarial, own)
+
+    (grads, fake_grad), (adversarial, own) = jax.grad(
+      loss_fn, argnums=(0, 1), has_aux=True
+    )(discriminator_state.params, fake)
+    new_state = discriminator_state.updated(grads, discriminator_tx, {})
+    return (
+      new_state,
+      fake_grad,
+      adversarial_metrics(adversarial, own, grads, new_state.params),
+    )
+
+  def abstain(discriminator_state, real, fake):
+    """What `oppose` returns before the discriminator is in the game."""
+    del real
+    zero = jnp.zeros(())
+    return (
+      discriminator_state,
+      jnp.zeros_like(fake),
+      adversarial_metrics(zero, zero, zero, discriminator_state.params),
+    )
 
   def train_step(state: GeneratorTrainState, batch: dict, frozen: dict):
-    def loss_fn(generator_params, discriminator_params):
-      """The sum of both networks' losses.
-
-      Each network's loss is cut off from the other's params, so one backward
-      pass gives both gradients, as two separate ones would.
-      """
-      variables = {**state.generator.variables, "params": generator_params}
+    def generate(params):
+      variables = {**state.generator.variables, "params": params}
       real, (fake, updates) = _generate(
         generator, variables, batch, train=True, mutable=["batch_stats"]
       )
-      fake_windows = fake.reshape(batch["frames"].shape)
-      terms = {
+      return fake, (real, updates["batch_stats"])
+
+    fake, pull_back, (real, batch_stats) = jax.vjp(
+      generate, state.generator.params, has_aux=True
+    )
+    weight = jnp.float32(adversarial_weight)
+    discriminator_state, adversarial_grad, terms = None, 0.0, {}
+    if discriminator is not None:
+      args = (state.discriminator, real, fake)
+      if first_adversarial_step:
+        active = state.step >= first_adversarial_step
+        weight = jnp.where(active, weight, 0.0)
+        discriminator_state, adversarial_grad, terms = jax.lax.cond(
+          active, oppose, abstain, *args
+        )
+      else:
+        discriminator_state, adversarial_grad, terms = oppose(*args)
+
+    def loss_fn(fake):
+      found = {
         "loss_l1": losses.l1_loss(fake, real),
         "loss_sync": losses.masked_mean(
-          *sync_losses(frozen["expert"], batch, fake_windows)
+          *sync_losses(
+            frozen["expert"], batch, fake.reshape(batch["frames"].shape)
+          )
         ),
       }
-      l1_weight = 1.0 - state.sync_weight - adversarial_weight
-      terms["loss"] = (
-        state.sync_weight * terms["loss_sync"] + l1_weight * terms["loss_l1"]
+      l1_weight = 1.0 - state.sync_weight - weight
+      loss = (
+        state.sync_weight * found["loss_sync"] + l1_weight * found["loss_l1"]
       )
-      total = terms["loss"]
-      if discriminator is not None:
+      return loss, found
 
-        def judge(params, frames):
-          return discriminator.apply(
-            {"params": params}, network_inputs.lower_half(frames)
-          )
+    (loss, found), fake_grad = jax.value_and_grad(loss_fn, has_aux=True)(fake)
+    (grads,) = pull_back(fake_grad + weight * adversarial_grad)
 
-        terms["loss_adversarial"] = losses.generator_adversarial_loss(
-          judge(jax.lax.stop_gradient(discriminator_params), fake)
-        )
-        terms["loss"] += adversarial_weight * terms["loss_adversarial"]
-        # The compiler finds that the second pass over the fakes is the first.
-        terms["loss_discriminator"] = losses.discriminator_loss(
-          judge(discriminator_params, real),
-          judge(discriminator_params, jax.lax.stop_gradient(fake)),
-        )
-        total = terms["loss"] + terms["loss_discriminator"]
-      return total, (terms, updates["batch_stats"])
-
-    discriminator_params = (
-      state.discriminator.params if discriminator is not None else {}
-    )
-    grads, (terms, batch_stats) = jax.grad(
-      loss_fn, argnums=(0, 1), has_aux=True
-    )(state.generator.params, discriminator_params)
-
-    generator_state = state.generator.updated(
-      grads[0], generator_tx, batch_stats
-    )
+    generator_state = state.generator.updated(grads, generator_tx, batch_stats)
     # The norms of params are not finite as soon as any param is: such a state
     # is never saved.
-    terms |= {
+    terms |= found | {
+      "loss": loss + weight * terms.get("loss_adversarial", 0.0),
       "sync_weight": state.sync_weight,
-      "grad_norm": optax.tree.norm(grads[0]),
+      "grad_norm": optax.tree.norm(grads),
       "param_norm": optax.tree.norm(generator_state.params),
     }
-    discriminator_state = None
-    if discriminator is not None:
-      discriminator_state = state.discriminator.updated(
-        grads[1], discriminator_tx, {}
-      )
-      terms |= {
-        "discriminator_grad_norm": optax.tree.norm(grads[1]),
-        "discriminator_param_norm": optax.tree.norm(discriminator_state.params),
-      }
     new_state = GeneratorTrainState(
       step=state.step + 1,
       generator=generator_state,

@@ -75,7 +75,12 @@ class GeneratorTrainState:
 
 
 def make_optimizer(
-  learning_rate: float, b1: float, b2: float, eps: float, decay_steps: int
+  learning_rate: float,
+  b1: float,
+  b2: float,
+  eps: float,
+  decay_steps: int,
+  clip_norm: float,
 ) -> optax.GradientTransformation:
   """Returns Adam, at a constant rate or one that falls to 0.
 
@@ -84,11 +89,16 @@ def make_optimizer(
     b1, b2, eps: Adam's.
     decay_steps: over how many steps the rate falls along a half cosine; 0
       keeps it constant, as the original does.
+    clip_norm: gradients longer than this are shortened to it; 0 leaves them,
+      as the original does.
   """
   rate = learning_rate
   if decay_steps:
     rate = optax.cosine_decay_schedule(learning_rate, decay_steps)
-  return optax.adam(rate, b1, b2, eps)
+  adam = optax.adam(rate, b1, b2, eps)
+  if clip_norm:
+    return optax.chain(optax.clip_by_global_norm(clip_norm), adam)
+  return adam
 
 
 def init_network(

@@ -23,11 +23,14 @@ class QualityDiscriminator(nn.Module):
     width: multiplies every channel count; 1 is the original.
     image_size: side of the full face crops, as in Generator.
     dtype: of the computation; the logits are float32.
+    initializer: "torch", the original's, with which the logits hardly depend on
+      the picture for the first hundreds of steps, or "he" (see layers.conv).
   """
 
   width: float = 1.0
   image_size: int = 96
   dtype: jnp.dtype | None = None
+  initializer: str = "torch"
 
   @nn.compact
   def __call__(self, lower_half: jax.Array) -> jax.Array:
@@ -65,6 +68,7 @@ class QualityDiscriminator(nn.Module):
           strides,
           padding,
           self.dtype,
+          self.initializer,
           name=f"face_encoder_blocks_{i}_{j}",
         )(x)
     x = layers.conv(x, 1, 1, dtype=self.dtype, name="binary_pred")
