@@ -1,27 +1,48 @@
+# make demo       set up, render a corpus, train, lip-sync, report
 # make test       set up and run the tests (10 minutes on two cores)
 # make lint       style
+# make test-browser  the demo's report in headless Chromium, which it installs
 # make test-slow  the tests that take minutes each
 # VENV=DIR and PYTHON=python3.12 choose the environment.
 
 PYTHON ?= python3
 VENV ?= .venv
 RUN := $(VENV)/bin/python
+# pip's own words come before this one.
+PIP_FAILED = { echo "error: pip could not install the packages; a network or a pip index is needed, and the speech synthesiser (espeakng-loader) has wheels for Linux, macOS and Windows on x86-64 and ARM64 only" >&2; exit 1; }
 
-.PHONY: setup test test-slow lint format clean
+.PHONY: setup demo test test-slow test-browser lint format clean
 
 setup: $(VENV)/.installed
 
 $(VENV)/.installed: setup.cfg pyproject.toml
-	$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(v < (3, 11) and "error: Python %d.%d found, 3.11 or newer is needed; give one: make PYTHON=python3.11" % v)'
+	@$(PYTHON) launch/check_machine.py $(VENV)
 	$(PYTHON) -m venv $(VENV)
-	$(RUN) -m pip install --quiet --editable '.[dev]'
-	touch $@
+	@$(RUN) -m pip install --quiet --editable '.[dev]' || $(PIP_FAILED)
+	@touch $@ $(VENV)/.installed-demo
+
+$(VENV)/.installed-demo: setup.cfg pyproject.toml
+	@$(PYTHON) launch/check_machine.py $(VENV)
+	$(PYTHON) -m venv $(VENV)
+	@$(RUN) -m pip install --quiet --editable '.[demo]' || $(PIP_FAILED)
+	@touch $@
+
+demo: $(VENV)/.installed-demo
+	$(RUN) -m launch.demo
 
 test: setup
 	$(RUN) -m pytest -n 2 --dist loadgroup
 
 test-slow: setup
 	$(RUN) -m pytest -m slow
+
+# Chromium: the system's, or else Playwright's own build.
+test-browser: setup
+	$(RUN) -m pip install --quiet "playwright>=1.40"
+	command -v chromium chromium-browser google-chrome >/dev/null || \
+	  $(RUN) -m playwright install --with-deps chromium || \
+	  { apt-get update -q && apt-get install -y -q chromium; }
+	$(RUN) -m pytest -m browser
 
 lint: setup
 	$(RUN) -m ruff check .

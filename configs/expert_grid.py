@@ -21,7 +21,7 @@ def get_config(size: str = ""):
     config.train.num_steps = 900 if size == "small" else 20_000
     # At a constant rate, val figures jump by 0.1 from one evaluation to the
     # next.
-    config.optimizer.decay_steps = config.train.num_steps
+    config.optimizer.decay_steps = config.train.get_ref("num_steps")
     config.train.eval_every_steps = 150 if size == "small" else 1_000
     config.train.save_every_steps = config.train.eval_every_steps
     config.train.log_every_steps = 25

@@ -43,21 +43,19 @@ _BATCHES = flags.DEFINE_integer(
 _OUTFILE = flags.DEFINE_string("outfile", None, "JSON file to write.")
 
 
-def _evaluate_expert(config, split, val, mesh) -> tuple[dict, None]:
-  variables, _ = train_expert.load_frozen(_CHECKPOINT.value)
+def _evaluate_expert(checkpoint, config, split, val, mesh):
+  variables, _ = train_expert.load_frozen(checkpoint)
   chosen = train_expert.make_evaluator(config, val, mesh)(variables)
   # The threshold is a choice, so it is made on clips that are not judged.
   thresholds = {s: chosen[f"eval/threshold{s}"] for s in ("", "_all")}
   evaluate = train_expert.make_evaluator(config, split, mesh)
-  return evaluate(variables, thresholds=thresholds), None
+  return evaluate(variables, thresholds=thresholds)
 
 
-def _evaluate_generator(config, split, mesh):
-  _, variables, _ = inference.load_generator(_CHECKPOINT.value)
-  expert, expert_config = train_expert.load_frozen(
-    _EXPERT.value or config.expert_checkpoint
-  )
-  train_generator.check_expert(config, expert_config)
+def _evaluate_generator(checkpoint, expert_checkpoint, config, split, mesh):
+  _, variables, _ = inference.load_generator(checkpoint)
+  expert, expert_config = train_expert.load_frozen(expert_checkpoint)
+  train_generator.check_expert(config, expert_config, expert_checkpoint)
   evaluate = train_generator.make_evaluator(config, expert_config, split, mesh)
   return evaluate(variables, {"expert": expert})
 
@@ -91,7 +89,9 @@ def main(argv):
   if len(argv) > 1:
     raise app.UsageError(f"unexpected argument {argv[1]!r}; flags are --name=")
   try:
-    stage, step, plain = checkpoints.describe(_CHECKPOINT.value)
+    # Once: a workdir that is still being trained has other newest steps later.
+    checkpoint = checkpoints.step_folder(_CHECKPOINT.value)
+    stage, step, plain = checkpoints.describe(checkpoint)
     config = ml_collections.ConfigDict(plain)
     if _BATCHES.value:
       config.eval.batches = _BATCHES.value
@@ -101,9 +101,13 @@ def main(argv):
     mesh = sharding.make_mesh(config.data.batch_size)
     if stage == "expert":
       val = dataset.Split(directory, "val")
-      results, grid = _evaluate_expert(config, split, val, mesh)
+      judge, grid = None, None
+      results = _evaluate_expert(checkpoint, config, split, val, mesh)
     else:
-      results, grid = _evaluate_generator(config, split, mesh)
+      judge = checkpoints.step_folder(_EXPERT.value or config.expert_checkpoint)
+      results, grid = _evaluate_generator(
+        checkpoint, judge, config, split, mesh
+      )
   except (checkpoints.CheckpointError, dataset.DatasetError, ValueError) as e:
     sys.exit(f"error: {e}")
   windows = config.eval.batches * config.data.batch_size
@@ -117,7 +121,8 @@ def main(argv):
     f"evaluation_{_SPLIT.value}.json",
   )
   report = {
-    "checkpoint": _CHECKPOINT.value,
+    "checkpoint": checkpoint,
+    "expert": judge,
     "step": step,
     "split": _SPLIT.value,
     "clips": len(split),

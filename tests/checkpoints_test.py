@@ -42,6 +42,39 @@ def test_a_step_folder_alone_is_enough(expert_run, tmp_path):
   assert_trees_equal(jax.device_get(variables), state.expert.variables)
 
 
+def test_a_step_folder_may_be_renamed(expert_run, tmp_path):
+  """Then its step is unknown, and it is a workdir of its own."""
+  copy = tmp_path / "our-expert"
+  shutil.copytree(os.path.join(expert_run[0], "checkpoints", "4"), copy)
+  assert checkpoints.describe(str(copy))[:2] == ("expert", None)
+  assert checkpoints.workdir_of(str(copy)) == str(copy)
+  train_expert.load_frozen(str(copy))
+
+
+def test_a_run_that_saved_nothing_may_change_its_config(tmp_path):
+  """What an error asks to change can be changed in the same workdir."""
+  for rate in (1.0, 2.0):
+    checkpoints.claim_workdir(
+      str(tmp_path), {"stage": "expert", "optimizer": {"learning_rate": rate}}
+    )
+    with open(tmp_path / "config.json") as f:
+      assert json.load(f)["optimizer"]["learning_rate"] == rate
+
+
+def test_evaluations_count_only_in_stage_2(tmp_path):
+  """There one of them switches the sync loss on."""
+  (tmp_path / "checkpoints" / "3").mkdir(parents=True)
+  for stage in ("expert", "generator"):
+    config = {"stage": stage, "train": {"eval_every_steps": 5, "keep": 1}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    config["train"] = {"eval_every_steps": 7, "keep": 2}
+    if stage == "expert":
+      checkpoints.claim_workdir(str(tmp_path), config)
+      continue
+    with pytest.raises(CheckpointError, match="eval_every_steps: 5 there, 7"):
+      checkpoints.claim_workdir(str(tmp_path), config)
+
+
 def test_older_steps_are_kept_and_readable(expert_run):
   workdir, _ = expert_run
   steps = sorted(os.listdir(os.path.join(workdir, "checkpoints")), key=int)
@@ -108,11 +141,20 @@ def test_a_workdir_of_the_other_stage(expert_run, data_dir):
 
 
 def test_experts_of_other_faces_are_refused(expert_run, data_dir):
-  config = gan_config(data_dir, expert_run[0])
   _, expert = train_expert.load_frozen(expert_run[0])
-  config.image_size = 96
-  with pytest.raises(ValueError, match="image_size 24, this config has 96"):
-    train_generator.check_expert(config, expert)
+  config = {
+    **checkpoints.to_plain(gan_config(data_dir, expert_run[0])),
+    "preparation": dict(expert["preparation"]),
+  }
+  train_generator.check_expert(config, expert, "an/expert")
+  config["preparation"]["detector"] = "haar"
+  with pytest.raises(
+    ValueError, match="an/expert: .*detector 'mtcnn', the generator has 'haar'"
+  ):
+    train_generator.check_expert(config, expert, "an/expert")
+  config["image_size"] = 96
+  with pytest.raises(ValueError, match="image_size 24, the generator has 96"):
+    train_generator.check_expert(config, expert, "an/expert")
 
 
 def test_tree_restored_on_another_structure(expert_run):

@@ -76,8 +76,22 @@ def test_lrs2_is_the_originals():
 
 
 def test_unknown_batch_norm_mode_is_refused():
-  config = get("gan_grid", "tiny")
-  train_generator.check_expert(config, get("expert_grid", "tiny"))
-  config.expert_batch_norm = "runing"
+  preparation = {"detector": "a", "crop_rule": "b", "audio_padding": "c"}
+  config, expert = (
+    {**checkpoints.to_plain(get(name, "tiny")), "preparation": preparation}
+    for name in ("gan_grid", "expert_grid")
+  )
+  train_generator.check_expert(config, expert, "runs/expert")
+  config["expert_batch_norm"] = "runing"
   with pytest.raises(ValueError, match="'runing', expected 'running' or"):
-    train_generator.check_expert(config, get("expert_grid", "tiny"))
+    train_generator.check_expert(config, expert, "runs/expert")
+
+
+@pytest.mark.parametrize("name", ["expert_grid", "gan_grid"])
+def test_schedules_follow_the_number_of_steps(name):
+  """Another --config.train.num_steps moves what is tied to it."""
+  config = get(name, "small")
+  config.train.num_steps = 100
+  assert checkpoints.to_plain(config)["optimizer"]["decay_steps"] == 100
+  if name == "gan_grid":
+    assert checkpoints.to_plain(config)["loss"]["adversarial_from_step"] == 50

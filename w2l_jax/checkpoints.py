@@ -16,11 +16,15 @@ from etils import epath
 CONFIG_FILE = "config.json"
 _STEPS = "checkpoints"
 
-# Fields that do not change a run's result and so may differ on a restart.
+# Fields that do not change a run's result and so may differ on a restart, in
+# the run's own config and in that of its expert.
 _FREE_FIELDS = (
-  r"train\..*",
-  r"data\.(num_threads|num_workers|dir)",
+  r"(expert\.)?train\.(num_steps|log_every_steps|save_every_steps|keep)",
+  r"(expert\.)?data\.(num_threads|num_workers|dir)",
+  r"expert\.train\.eval_every_steps",
 )
+# In stage 2 the sync loss is switched on by an evaluation.
+_FREE_IN_STAGE_1 = (r"train\.eval_every_steps",)
 
 
 class CheckpointError(ValueError):
@@ -45,20 +49,25 @@ def _flat(config: dict, prefix: str = "") -> dict:
 def claim_workdir(workdir: str, config: dict) -> None:
   """Writes config.json, or checks that the workdir is of the same config.
 
+  A run that has saved nothing yet does not claim: its config may be mended.
+
   Raises:
     CheckpointError: if the workdir is another config's, with the fields that
       differ.
   """
   path = os.path.join(workdir, CONFIG_FILE)
   os.makedirs(workdir, exist_ok=True)
-  if os.path.exists(path):
+  free = _FREE_FIELDS
+  if config["stage"] == "expert":
+    free += _FREE_IN_STAGE_1
+  if os.path.exists(path) and _saved_steps(epath.Path(workdir)):
     with open(path) as f:
       there, here = _flat(json.load(f)), _flat(config)
     differing = [
       f"  {key}: {there.get(key)!r} there, {here.get(key)!r} here"
       for key in sorted(there.keys() | here.keys())
       if there.get(key) != here.get(key)
-      and not any(re.fullmatch(free, key) for free in _FREE_FIELDS)
+      and not any(re.fullmatch(pattern, key) for pattern in free)
     ]
     if differing:
       raise CheckpointError(
@@ -93,9 +102,7 @@ class CheckpointStore:
     return self._manager.latest_step()
 
   def save(self, step: int, state, config: dict) -> None:
-    """Starts saving; a state that is saved already is not saved again."""
-    if self._manager.latest_step() == step:
-      return
+    """Starts saving."""
     self._manager.save(
       step,
       args=ocp.args.Composite(
@@ -124,14 +131,21 @@ class CheckpointStore:
       ).state
     except (ValueError, KeyError, OSError) as e:
       raise CheckpointError(
-        f"{self._manager.directory / str(step)}: cannot be restored; delete "
-        f"this folder to go on from the checkpoint before it ({e})"
+        f"{self._manager.directory / str(step)}: cannot be restored. If the "
+        "code has changed since, go on with the version that wrote it; if the "
+        "folder is damaged, move it away to go on from the checkpoint before "
+        f"it ({e})"
       ) from e
 
   def close(self) -> None:
     """Waits until everything is on disk."""
     self._manager.wait_until_finished()
     self._manager.close()
+
+
+def _saved_steps(workdir: epath.Path) -> list[int]:
+  steps = workdir / _STEPS
+  return ocp.utils.checkpoint_steps(steps) if steps.exists() else []
 
 
 def _find(path: str) -> tuple[epath.Path, dict]:
@@ -145,14 +159,13 @@ def _find(path: str) -> tuple[epath.Path, dict]:
       "folders in its checkpoints/"
     )
   if not (where / "state").exists():
-    steps = where / _STEPS
-    found = ocp.utils.checkpoint_steps(steps) if steps.exists() else []
+    found = _saved_steps(where)
     if not found:
       raise CheckpointError(
         f"{path}: holds no checkpoint; expected a workdir of launch.train that "
         "has saved one, or one of the step folders in its checkpoints/"
       )
-    where = steps / str(max(found))
+    where = where / _STEPS / str(max(found))
   config = where / "config" / "metadata"
   try:
     return where, json.loads(config.read_text())
@@ -162,23 +175,35 @@ def _find(path: str) -> tuple[epath.Path, dict]:
     ) from e
 
 
-def describe(path: str) -> tuple[str, int, dict]:
+def step_folder(path: str) -> str:
+  """Returns the step folder that a path means: itself, or a workdir's newest.
+
+  Raises:
+    CheckpointError: if there is no checkpoint.
+  """
+  return os.fspath(_find(path)[0])
+
+
+def describe(path: str) -> tuple[str, int | None, dict]:
   """Returns (stage, step, config) of a checkpoint.
 
   Args:
-    path: a workdir or a step folder.
+    path: a workdir or a step folder.  The step is None if the folder was given
+      another name.
 
   Raises:
     CheckpointError: if there is no checkpoint.
   """
   where, config = _find(path)
-  return config["stage"], int(where.name), config
+  step = int(where.name) if where.name.isdigit() else None
+  return config["stage"], step, config
 
 
 def workdir_of(path: str) -> str:
-  """Returns the workdir of a checkpoint: the path itself, or above its step."""
+  """Returns the workdir of a checkpoint; a lone step folder is its own."""
   where, _ = _find(path)
-  return os.fspath(where.parent.parent)
+  lone = where.parent.name != _STEPS
+  return os.fspath(where if lone else where.parent.parent)
 
 
 def load_config(path: str, stage: str) -> dict:
@@ -243,4 +268,4 @@ def load_variables(path: str, stage: str, abstract: dict) -> dict:
         f"names: {jax.tree_util.keystr(path_in_tree)} has shape "
         f"{found.shape}, expected {want.shape}"
       )
-  return variables
+  return jax.device_put(variables)

@@ -168,7 +168,7 @@ def write_indices(directory: str) -> None:
   for name in builder.info.splits:
     columns = {"ids": [], "num_frames": [], "num_mel": [], "column_means": []}
     for record in builder.as_data_source(name):
-      columns["ids"].append(_text(record["id"]))
+      columns["ids"].append(text(record["id"]))
       columns["num_frames"].append(len(record["frames"]))
       columns["num_mel"].append(len(record["mel"]))
       columns["column_means"].append(record["mel"].mean(axis=1))
@@ -186,13 +186,14 @@ def preparation(directory: str) -> dict:
     return json.load(f)["settings"]
 
 
-def _text(value) -> str:
+def text(value) -> str:
+  """Returns a text field as str: TFDS gives bytes."""
   return value.decode() if isinstance(value, bytes) else str(value)
 
 
 def source_of(record: dict) -> str:
   """Returns the path of a record's source below its folder."""
-  return _text(record["source"]["file"])
+  return text(record["source"]["file"])
 
 
 def decode_frames(record: dict, frames: slice = slice(None)) -> np.ndarray:

@@ -53,7 +53,7 @@ class MetricWriter:
 
 
 def read_metrics(workdir: str) -> list[dict]:
-  """Reads metrics.jsonl; a last line that a kill cut short is left out."""
+  """Reads metrics.jsonl; a line that a kill cut short is left out."""
   path = os.path.join(workdir, METRICS_FILE)
   if not os.path.exists(path):
     return []
@@ -63,7 +63,7 @@ def read_metrics(workdir: str) -> list[dict]:
       try:
         lines.append(json.loads(line))
       except json.JSONDecodeError:
-        break
+        continue
   return lines
 
 

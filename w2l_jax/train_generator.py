@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from absl import logging
 
 from w2l_jax import (
   audio,
@@ -237,6 +238,8 @@ def make_train_step(config, expert_config) -> Callable:
     generator_state = state.generator.updated(grads, generator_tx, batch_stats)
     # The norms of params are not finite as soon as any param is: such a state
     # is never saved.
+    if discriminator is not None:
+      terms["adversarial_weight"] = weight
     terms |= found | {
       "loss": loss + weight * terms.get("loss_adversarial", 0.0),
       "sync_weight": state.sync_weight,
@@ -330,6 +333,12 @@ def make_evaluator(
       values, mask = (
         np.concatenate([f[key][i] for f in found]) for i in (0, 1)
       )
+      if not mask.sum():
+        raise dataset.DatasetError(
+          f"{split.name}: none of the {len(mask)} evaluated windows has speech "
+          "that the expert can judge; expected louder clips, or an expert "
+          "trained without config.windows.speech_only"
+        )
       means[f"eval/{key}"] = float(losses.masked_mean(values, mask))
     return means, grid
 
@@ -372,12 +381,18 @@ def render_clip(
 
 
 def _write_samples(step, workdir, writer, grid, render: Callable) -> None:
-  """Writes the sample grid and a lip-synced validation clip of one step."""
+  """Writes the sample grid and a lip-synced validation clip of one step.
+
+  A full disk or a codec's failure is told and costs the picture, not the run.
+  """
   folder = os.path.join(workdir, _SAMPLE_FOLDER)
-  os.makedirs(folder, exist_ok=True)
-  metrics.save_image(os.path.join(folder, f"grid_{step:08d}.png"), grid)
-  writer.write_image(step, "samples", grid)
-  render(os.path.join(folder, f"clip_{step:08d}.mp4"))
+  try:
+    os.makedirs(folder, exist_ok=True)
+    metrics.save_image(os.path.join(folder, f"grid_{step:08d}.png"), grid)
+    writer.write_image(step, "samples", grid)
+    render(os.path.join(folder, f"clip_{step:08d}.mp4"))
+  except (OSError, video.MediaError) as e:
+    logging.warning("step %d: no samples: %s", step, e)
 
 
 def switch_sync_weight(config) -> Callable:
@@ -398,22 +413,38 @@ def switch_sync_weight(config) -> Callable:
   return after_eval
 
 
-def check_expert(config, expert_config: dict) -> None:
-  """Raises a ValueError if the expert does not fit the generator's config."""
-  if config.expert_batch_norm not in ("running", "batch"):
+# What makes crops and mels mean the same to expert and generator.
+_SHARED_WITH_EXPERT = (
+  "image_size",
+  "windows.frames",
+  "windows.mel_columns",
+  "preparation.detector",
+  "preparation.crop_rule",
+  "preparation.audio_padding",
+)
+
+
+def check_expert(config: dict, expert_config: dict, path: str) -> None:
+  """Raises a ValueError if an expert does not fit a generator's config.
+
+  Args:
+    config: of stage 2, with its data's `preparation`.
+    expert_config: of the expert, likewise.
+    path: the expert's checkpoint, for the message.
+  """
+  if config["expert_batch_norm"] not in ("running", "batch"):
     raise ValueError(
-      f"config.expert_batch_norm is {config.expert_batch_norm!r}, expected "
+      f"config.expert_batch_norm is {config['expert_batch_norm']!r}, expected "
       "'running' or 'batch'"
     )
-  fields = [("image_size",), ("windows", "frames"), ("windows", "mel_columns")]
-  for field in fields:
+  for field in _SHARED_WITH_EXPERT:
     ours, theirs = config, expert_config
-    for name in field:
+    for name in field.split("."):
       ours, theirs = ours[name], theirs[name]
     if ours != theirs:
       raise ValueError(
-        f"{config.expert_checkpoint}: the expert was trained with "
-        f"{'.'.join(field)} {theirs}, this config has {ours}"
+        f"{path}: the expert was trained with {field} {theirs!r}, the "
+        f"generator has {ours!r}; train one on data of the other's kind"
       )
 
 
@@ -438,10 +469,12 @@ def train_and_evaluate(config, workdir: str) -> GeneratorTrainState:
   expert_variables, expert_config = train_expert.load_frozen(
     config.expert_checkpoint
   )
-  check_expert(config, expert_config)
   plain = checkpoints.to_plain(config)
   plain["preparation"] = dataset.preparation(directory)
-  plain["expert"] = expert_config
+  check_expert(plain, expert_config, config.expert_checkpoint)
+  # With the step: stage 1 may go on while this run is stopped.
+  _, expert_step, _ = checkpoints.describe(config.expert_checkpoint)
+  plain["expert"] = {**expert_config, "step": expert_step}
   checkpoints.claim_workdir(workdir, plain)
 
   evaluate = make_evaluator(config, expert_config, val, mesh)
@@ -450,7 +483,7 @@ def train_and_evaluate(config, workdir: str) -> GeneratorTrainState:
   def evaluate_and_draw(state, frozen, writer):
     results, grid = evaluate(state.generator.variables, frozen)
     if jax.process_index() == 0:
-      variables = jax.device_get(state.generator.variables)
+      variables = state.generator.variables
       _write_samples(
         int(state.step),
         workdir,

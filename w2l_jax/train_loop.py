@@ -83,8 +83,18 @@ def run(
     The last state.
 
   Raises:
-    TrainingError: on a loss that is not finite.
+    TrainingError: on a loss that is not finite, or a schedule that is none.
   """
+  for name in ("log_every_steps", "eval_every_steps", "save_every_steps"):
+    if schedule[name] < 1:
+      raise TrainingError(
+        f"config.train.{name} is {schedule[name]}, expected at least 1"
+      )
+  if jax.process_count() > 1:
+    raise TrainingError(
+      f"this is a run of {jax.process_count()} processes; training runs in one "
+      "process, on all devices of one host"
+    )
   store = CheckpointStore(workdir, schedule.keep)
   if store.latest_step() is not None:
     state = store.restore(state, sharding.replicated(mesh))
@@ -92,8 +102,8 @@ def run(
   first_step = int(state.step)
   if first_step >= schedule.num_steps:
     tqdm.tqdm.write(
-      f"{workdir}: finished: {first_step} steps are done; raise "
-      "config.train.num_steps to go on"
+      f"{workdir}: finished: {first_step} steps are done, of "
+      f"config.train.num_steps = {schedule.num_steps}"
     )
     store.close()
     return state
@@ -116,8 +126,9 @@ def run(
       if bad:
         raise TrainingError(
           f"{', '.join(bad)} became NaN or infinite at step {first + i + 1}; "
-          f"the last checkpoint in {workdir} is from before it. Lower the "
-          "learning rate or look at the data, and run again"
+          f"the last checkpoint in {workdir} is from before it. Lower "
+          "config.optimizer.learning_rate or look at the data, and start again "
+          "in a new --workdir"
         )
     seconds = time.monotonic() - started
     means = {f"train/{k}": np.mean([m[k] for m in values]) for k in values[0]}

@@ -111,10 +111,12 @@ def conv(
   """
   kh, kw = _pair(kernel_size)
   fan_in = kh * kw * x.shape[-1]
-  kernel_init, bias_init = {
-    "torch": (uniform_init(fan_in), uniform_init(fan_in)),
-    "he": (he_normal_init(fan_in), nn.initializers.zeros),
-  }[initializer]
+  if initializer == "torch":
+    kernel_init = bias_init = uniform_init(fan_in)
+  elif initializer == "he":
+    kernel_init, bias_init = he_normal_init(fan_in), nn.initializers.zeros
+  else:
+    raise ValueError(f"initializer {initializer!r}, expected 'torch' or 'he'")
   return nn.Conv(
     features,
     (kh, kw),

@@ -24,7 +24,8 @@ class QualityDiscriminator(nn.Module):
     image_size: side of the full face crops, as in Generator.
     dtype: of the computation; the logits are float32.
     initializer: "torch", the original's, with which the logits hardly depend on
-      the picture for the first hundreds of steps, or "he" (see layers.conv).
+      the picture for the first hundreds of steps, or "he" (see layers.conv);
+      the last layer's is PyTorch's in both.
   """
 
   width: float = 1.0

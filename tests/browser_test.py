@@ -1,0 +1,76 @@
+"""The demo's report in a real browser; run with "make test-browser"."""
+
+import os
+import pathlib
+import shutil
+
+import pytest
+
+pytestmark = pytest.mark.browser
+_BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+
+
+@pytest.fixture(scope="module")
+def page():
+  """A page of headless Chromium, with what it complained of."""
+  playwright = pytest.importorskip("playwright.sync_api")
+  installed = next(filter(None, map(shutil.which, _BROWSERS)), None)
+  with playwright.sync_playwright() as p:
+    browser = p.chromium.launch(
+      executable_path=installed, args=["--no-sandbox"]
+    )
+    page = browser.new_page(viewport={"width": 1100, "height": 900})
+    page.complaints = []
+    page.on(
+      "console",
+      lambda m: m.type == "error" and page.complaints.append(m.text),
+    )
+    page.on("pageerror", lambda e: page.complaints.append(str(e)))
+    page.on("requestfailed", lambda r: page.complaints.append(r.url))
+    yield page
+    browser.close()
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory):
+  """The report of $W2L_DEMO, a finished demo's folder, or of a tiny one."""
+  folder = os.environ.get("W2L_DEMO")
+  if not folder:
+    from launch import demo
+
+    folder = str(tmp_path_factory.mktemp("demo"))
+    demo.run(folder, seed=0, size="tiny", workers=2)
+  return pathlib.Path(folder).resolve() / "report.html"
+
+
+def test_the_report_opens_and_plays(page, report, tmp_path):
+  requests = []
+  page.on("request", lambda request: requests.append(request.url))
+  page.goto(report.as_uri())
+  page.wait_for_load_state("networkidle")
+  # Nothing but the report's own files, from the file system.
+  own = report.parent.as_uri()
+  assert all(u.startswith((own, "data:")) for u in requests), requests
+
+  for name in ("before", "after"):
+    assert page.evaluate(f"document.getElementById('{name}').duration") > 0.5
+    assert page.evaluate(f"document.getElementById('{name}').videoWidth") == 256
+  page.click("#both")
+  page.wait_for_function(
+    "['before', 'after'].every("
+    "i => document.getElementById(i).currentTime > 0.3)",
+    timeout=20_000,
+  )
+  # Pictures have loaded and plots have a size.
+  assert page.evaluate(
+    "[...document.images].every(i => i.complete && i.naturalWidth > 0)"
+  )
+  assert page.evaluate(
+    "[...document.querySelectorAll('svg')].map("
+    "s => s.getBoundingClientRect().width).every(w => w > 200)"
+  )
+  # Nothing sticks out of the window.
+  assert page.evaluate("document.documentElement.scrollWidth") <= 1100
+  page.screenshot(path=str(tmp_path / "report.png"), full_page=True)
+  assert (tmp_path / "report.png").stat().st_size > 50_000
+  assert not page.complaints
