@@ -19,7 +19,7 @@ def get_config(size: str = ""):
     config.train.num_steps = 400 if size == "small" else 10_000
     config.optimizer.decay_steps = config.train.get_ref("num_steps")
     config.train.eval_every_steps = 100 if size == "small" else 1_000
-    config.train.save_every_steps = config.train.eval_every_steps
+    config.train.save_every_steps = 50 if size == "small" else 1_000
     config.train.log_every_steps = 20
     config.eval.batches = 8
   return config

@@ -16,6 +16,6 @@ def get_config(size: str = ""):
     config.data.batch_size = 8 if size == "small" else 16
     config.train.num_steps = 600 if size == "small" else 20_000
     config.train.eval_every_steps = 200 if size == "small" else 1_000
-    config.train.save_every_steps = 100 if size == "small" else 1_000
+    config.train.save_every_steps = 50 if size == "small" else 1_000
     config.eval.batches = 4
   return config

@@ -5,7 +5,8 @@ r"""The whole system on an embedded corpus: run it, then open the report.
 Renders talking faces, prepares them, trains the expert and the generator, makes
 a face that was never trained on say a sentence that was never trained on, and
 measures the result.  Interrupted and run again, it goes on where it was.
-Writes WORKDIR/lipsync.mp4, WORKDIR/summary.json and WORKDIR/report.html.
+Writes WORKDIR/lipsync.mp4, strip.png (frames of input and result), summary.json
+and report.html.
 """
 
 import contextlib
@@ -27,6 +28,7 @@ from w2l_jax import (
   checkpoints,
   dataset,
   inference,
+  metrics,
   sharding,
   train_expert,
   train_generator,
@@ -269,7 +271,9 @@ def run(workdir: str, seed: int, size: str, workers: int) -> dict:
     done = inference.lipsync(
       os.path.join(workdir, "generator"), face, speech, outfile
     )
-    _write_input(face, speech, os.path.join(workdir, "input.mp4"), done.frames)
+    before = os.path.join(workdir, "input.mp4")
+    _write_input(face, speech, before, done.frames)
+    _write_strip(before, outfile, os.path.join(workdir, "strip.png"))
   summary |= {
     "seed": seed,
     "size": size,
@@ -297,6 +301,20 @@ def _write_input(face: str, speech: str, path: str, frames: int) -> None:
   with video.VideoWriter(path, windows.FPS, waveform, rate) as writer:
     for i in range(frames):
       writer.write(pictures[i % len(pictures)])
+
+
+def _write_strip(before: str, after: str, path: str, count: int = 7) -> None:
+  """Writes a picture: frames of the input above those of the result."""
+  rows = []
+  for file in (before, after):
+    frames = list(video.frames_at_rate(file, windows.FPS))
+    chosen = np.linspace(0, len(frames) - 1, count + 2).round().astype(int)
+    small = [
+      cv2.resize(frames[i], (128, 128), interpolation=cv2.INTER_AREA)
+      for i in chosen[1:-1]
+    ]
+    rows.append(np.concatenate(small, axis=1))
+  metrics.save_image(path, np.concatenate(rows))
 
 
 def main(argv):

@@ -1,0 +1,1 @@
+"""Comparison with PyTorch: twins of the networks, and stored arrays."""
