@@ -9,8 +9,10 @@ ROOT = pathlib.Path(__file__).parent.parent
 LAYERS = [
   {"version"},
   {"audio", "windows", "losses", "network_inputs", "sharding", "train_state",
-   "metrics", "dataset", "detectors", "models", "evaluation", "checkpoints"},
+   "metrics", "dataset", "detectors", "models", "evaluation"},
   {"video", "faces", "window_sampler", "torch_checkpoint"},
+  {"weight_files"},
+  {"checkpoints"},
   {"input_pipeline", "train_loop", "inference"},
   {"train_expert"},
   {"train_generator"},
@@ -23,6 +25,7 @@ HOMES = {
   "orbax": {"w2l_jax/checkpoints.py"},
   "grain": {"w2l_jax/input_pipeline.py"},
   "torch": {"w2l_jax/torch_checkpoint.py"},
+  "safetensors": {"w2l_jax/weight_files.py"},
   "matplotlib": {"launch/demo_report.py"},
   "tensorboardX": {"w2l_jax/metrics.py"},
   "ml_collections": {

@@ -1,7 +1,8 @@
 """Checkpoints: what a run saves and restores, and networks read from them.
 
-A workdir holds config.json and Orbax step folders under checkpoints/; each
-step folder also carries the config, so that it can be used by itself.
+A workdir holds config.json and Orbax step folders under checkpoints/; each step
+folder also carries the config, so that it can be used by itself.  Where a
+network is read, a single file of weights (weight_files.py) will do as well.
 """
 
 import json
@@ -12,6 +13,8 @@ import jax
 import ml_collections
 import orbax.checkpoint as ocp
 from etils import epath
+
+from w2l_jax import torch_checkpoint, weight_files
 
 CONFIG_FILE = "config.json"
 _STEPS = "checkpoints"
@@ -75,6 +78,11 @@ def claim_workdir(workdir: str, config: dict) -> None:
         "or give a new --workdir. The fields that differ:\n"
         + "\n".join(differing)
       )
+  write_config(path, config)
+
+
+def write_config(path: str, config: dict) -> None:
+  """Writes a config as JSON, complete or not at all."""
   partial = f"{path}.partial"
   with open(partial, "w") as f:
     json.dump(config, f, indent=2, sort_keys=True)
@@ -153,10 +161,16 @@ def _find(path: str) -> tuple[epath.Path, dict]:
   where = epath.Path(os.path.abspath(path))
   if not where.exists():
     raise CheckpointError(f"{path}: no such checkpoint")
+  if weight_files.is_weight_file(path):
+    raise CheckpointError(
+      f"{path}: a file of weights; this needs a workdir: make one with "
+      "python -m launch.convert_checkpoint"
+    )
   if not where.is_dir():
     raise CheckpointError(
-      f"{path}: a file; expected a workdir of launch.train or one of the step "
-      "folders in its checkpoints/"
+      f"{path}: a file; expected a workdir of launch.train, one of the step "
+      "folders in its checkpoints/, or weights in a file that ends in "
+      f"{', '.join(weight_files.SUFFIXES)}"
     )
   if not (where / "state").exists():
     found = _saved_steps(where)
@@ -199,6 +213,11 @@ def describe(path: str) -> tuple[str, int | None, dict]:
   return config["stage"], step, config
 
 
+def step_of(path: str) -> int | None:
+  """Returns a checkpoint's step; None where that is not known."""
+  return None if weight_files.is_weight_file(path) else describe(path)[1]
+
+
 def workdir_of(path: str) -> str:
   """Returns the workdir of a checkpoint; a lone step folder is its own."""
   where, _ = _find(path)
@@ -210,16 +229,23 @@ def load_config(path: str, stage: str) -> dict:
   """Reads the config that a checkpoint was trained with.
 
   Args:
-    path: a workdir or a step folder.
+    path: a workdir, a step folder or a file of weights.
     stage: "expert" or "generator", which the checkpoint must be of.
 
   Raises:
     CheckpointError: if there is no checkpoint or it is of the other network.
   """
-  found, _, config = describe(path)
-  if found != stage:
+  if weight_files.is_weight_file(path):
+    try:
+      config = weight_files.load_config(path, stage)
+    except weight_files.WeightFileError as e:
+      raise CheckpointError(str(e)) from e
+  else:
+    _, _, config = describe(path)
+  if config["stage"] != stage:
     raise CheckpointError(
-      f"{path}: a checkpoint of stage {found!r}, expected one of {stage!r}"
+      f"{path}: a checkpoint of stage {config['stage']!r}, expected one of "
+      f"{stage!r}"
     )
   return config
 
@@ -228,7 +254,7 @@ def load_variables(path: str, stage: str, abstract: dict) -> dict:
   """Reads one network's variables, without the rest of the train state.
 
   Args:
-    path: a workdir or a step folder.
+    path: a workdir, a step folder or a file of weights.
     stage: "expert" or "generator": the network.
     abstract: {"params": ..., "batch_stats": ...} of jax.ShapeDtypeStructs.
 
@@ -240,6 +266,16 @@ def load_variables(path: str, stage: str, abstract: dict) -> dict:
       network or size.
   """
   load_config(path, stage)
+  if weight_files.is_weight_file(path):
+    try:
+      variables = weight_files.load_variables(path, stage)
+    except (
+      weight_files.WeightFileError,
+      torch_checkpoint.TorchCheckpointError,
+    ) as e:
+      raise CheckpointError(str(e)) from e
+    _check_shapes(path, stage, abstract, variables)
+    return jax.device_put(variables)
   where, _ = _find(path)
   item = {stage: abstract}
   try:
@@ -257,15 +293,28 @@ def load_variables(path: str, stage: str, abstract: dict) -> dict:
       f"names; it is damaged or the code has changed ({e})"
     ) from e
   variables = restored[stage]
-  # Orbax restores arrays of any shape; the first that differs is named.
-  wanted = jax.tree_util.tree_leaves_with_path(abstract)
-  for (path_in_tree, want), found in zip(
-    wanted, jax.tree.leaves(variables), strict=True
-  ):
-    if want.shape != found.shape:
-      raise CheckpointError(
-        f"{where}: cannot be read as a {stage} of the size that its config "
-        f"names: {jax.tree_util.keystr(path_in_tree)} has shape "
-        f"{found.shape}, expected {want.shape}"
-      )
+  _check_shapes(where, stage, abstract, variables)
   return jax.device_put(variables)
+
+
+def _check_shapes(where, stage: str, abstract: dict, variables: dict) -> None:
+  """Names the first array that is missing, too much, or of another shape.
+
+  Orbax restores arrays of any shape without a word.
+  """
+  wanted = dict(jax.tree_util.tree_leaves_with_path(abstract))
+  found = dict(jax.tree_util.tree_leaves_with_path(variables))
+  of_config = (
+    f"{where}: cannot be read as a {stage} of the size that its config"
+  )
+  for path in sorted(wanted.keys() ^ found.keys(), key=str):
+    what = "is missing" if path in wanted else "is not part of it"
+    raise CheckpointError(
+      f"{of_config} names: {jax.tree_util.keystr(path)} {what}"
+    )
+  for path, want in wanted.items():
+    if want.shape != found[path].shape:
+      raise CheckpointError(
+        f"{of_config} names: {jax.tree_util.keystr(path)} has shape "
+        f"{found[path].shape}, expected {want.shape}"
+      )

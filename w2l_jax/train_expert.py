@@ -252,7 +252,7 @@ def train_and_evaluate(config, workdir: str) -> ExpertTrainState:
     mesh=mesh,
     state=sharding.put_replicated(mesh, state),
     frozen={},
-    train_step=make_train_step(config),
+    train_steps={0: make_train_step(config)},
     batches=input_pipeline.train_batches(
       train, window_spec(config), "expert", config
     ),

@@ -129,30 +129,31 @@ def _generate(model, variables, batch, **kwargs):
   return real, model.apply(variables, mels, faces, **kwargs)
 
 
-def make_train_step(config, expert_config) -> Callable:
+def make_train_step(
+  config, expert_config, adversarial: bool | None = None
+) -> Callable:
   """Returns train_step(state, batch, frozen) -> (state, metrics).
 
   `frozen["expert"]` holds the expert's variables.
+
+  Args:
+    config: of stage 2.
+    expert_config: that the expert was trained with.
+    adversarial: whether the discriminator takes part; if not, it stays as it
+      is and costs nothing.  None: if the config has one.
   """
+  if adversarial is None:
+    adversarial = bool(config["loss"]["adversarial_weight"])
   generator = inference.make_model(config)
   discriminator = _discriminator(config)
   generator_tx, discriminator_tx = _optimizers(config)
   sync_losses = _expert_sync_losses(config, expert_config)
-  adversarial_weight = config["loss"]["adversarial_weight"]
-  first_adversarial_step = config["loss"]["adversarial_from_step"]
+  weight = config["loss"]["adversarial_weight"] if adversarial else 0.0
 
   def judge(params, frames):
     return discriminator.apply(
       {"params": params}, network_inputs.lower_half(frames)
     )
-
-  def adversarial_metrics(adversarial, own, grads, params):
-    return {
-      "loss_adversarial": adversarial,
-      "loss_discriminator": own,
-      "discriminator_grad_norm": optax.tree.norm(grads),
-      "discriminator_param_norm": optax.tree.norm(params),
-    }
 
   def oppose(discriminator_state, real, fake):
     """One step of the discriminator, and what it says of the fakes.
@@ -180,17 +181,12 @@ def make_train_step(config, expert_config) -> Callable:
     return (
       new_state,
       fake_grad,
-      adversarial_metrics(adversarial, own, grads, new_state.params),
-    )
-
-  def abstain(discriminator_state, real, fake):
-    """What `oppose` returns before the discriminator is in the game."""
-    del real
-    zero = jnp.zeros(())
-    return (
-      discriminator_state,
-      jnp.zeros_like(fake),
-      adversarial_metrics(zero, zero, zero, discriminator_state.params),
+      {
+        "loss_adversarial": adversarial,
+        "loss_discriminator": own,
+        "discriminator_grad_norm": optax.tree.norm(grads),
+        "discriminator_param_norm": optax.tree.norm(new_state.params),
+      },
     )
 
   def train_step(state: GeneratorTrainState, batch: dict, frozen: dict):
@@ -204,18 +200,11 @@ def make_train_step(config, expert_config) -> Callable:
     fake, pull_back, (real, batch_stats) = jax.vjp(
       generate, state.generator.params, has_aux=True
     )
-    weight = jnp.float32(adversarial_weight)
-    discriminator_state, adversarial_grad, terms = None, 0.0, {}
-    if discriminator is not None:
-      args = (state.discriminator, real, fake)
-      if first_adversarial_step:
-        active = state.step >= first_adversarial_step
-        weight = jnp.where(active, weight, 0.0)
-        discriminator_state, adversarial_grad, terms = jax.lax.cond(
-          active, oppose, abstain, *args
-        )
-      else:
-        discriminator_state, adversarial_grad, terms = oppose(*args)
+    discriminator_state, adversarial_grad, terms = state.discriminator, 0.0, {}
+    if adversarial:
+      discriminator_state, adversarial_grad, terms = oppose(
+        state.discriminator, real, fake
+      )
 
     def loss_fn(fake):
       found = {
@@ -238,8 +227,6 @@ def make_train_step(config, expert_config) -> Callable:
     generator_state = state.generator.updated(grads, generator_tx, batch_stats)
     # The norms of params are not finite as soon as any param is: such a state
     # is never saved.
-    if discriminator is not None:
-      terms["adversarial_weight"] = weight
     terms |= found | {
       "loss": loss + weight * terms.get("loss_adversarial", 0.0),
       "sync_weight": state.sync_weight,
@@ -255,6 +242,21 @@ def make_train_step(config, expert_config) -> Callable:
     return new_state, terms
 
   return train_step
+
+
+def make_train_steps(config, expert_config) -> dict[int, Callable]:
+  """Returns {first step of a phase: its train_step}.
+
+  Two programs, not a `jax.lax.cond` in one: XLA's CPU backend computes the
+  convolutions of a branch some twenty times slower.
+  """
+  first = config["loss"]["adversarial_from_step"]
+  if not config["loss"]["adversarial_weight"] or not first:
+    return {0: make_train_step(config, expert_config)}
+  return {
+    0: make_train_step(config, expert_config, adversarial=False),
+    first: make_train_step(config, expert_config, adversarial=True),
+  }
 
 
 def make_eval_step(config, expert_config) -> Callable:
@@ -473,7 +475,7 @@ def train_and_evaluate(config, workdir: str) -> GeneratorTrainState:
   plain["preparation"] = dataset.preparation(directory)
   check_expert(plain, expert_config, config.expert_checkpoint)
   # With the step: stage 1 may go on while this run is stopped.
-  _, expert_step, _ = checkpoints.describe(config.expert_checkpoint)
+  expert_step = checkpoints.step_of(config.expert_checkpoint)
   plain["expert"] = {**expert_config, "step": expert_step}
   checkpoints.claim_workdir(workdir, plain)
 
@@ -503,7 +505,7 @@ def train_and_evaluate(config, workdir: str) -> GeneratorTrainState:
     mesh=mesh,
     state=sharding.put_replicated(mesh, state),
     frozen=sharding.put_replicated(mesh, {"expert": expert_variables}),
-    train_step=make_train_step(config, expert_config),
+    train_steps=make_train_steps(config, expert_config),
     batches=input_pipeline.train_batches(
       train, train_expert.window_spec(config), "generator", config
     ),

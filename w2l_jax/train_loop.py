@@ -55,7 +55,7 @@ def run(
   mesh,
   state,
   frozen: dict,
-  train_step: Callable,
+  train_steps: dict[int, Callable],
   batches: Callable[[int], Iterator],
   evaluate: Callable,
   after_eval: Callable = lambda state, metrics: state,
@@ -74,7 +74,8 @@ def run(
     mesh: of the run.
     state: the initial state, replicated; has a `step`.
     frozen: variables of networks that are used and not trained.
-    train_step: (state, batch, frozen) -> (state, metrics), not compiled.
+    train_steps: {first step of a phase: (state, batch, frozen) -> (state,
+      metrics), not compiled}; 0 is one of the keys.
     batches: from a first step, an iterator over this process's NumPy batches.
     evaluate: (state, frozen, writer) -> {name: value}.
     after_eval: (state, metrics) -> state: rules that evaluation triggers.
@@ -108,7 +109,10 @@ def run(
     store.close()
     return state
   writer = MetricWriter(workdir, first_step)
-  compiled = sharding.jit_train_step(train_step, mesh)
+  compiled = {
+    first: sharding.jit_train_step(train_step, mesh)
+    for first, train_step in train_steps.items()
+  }
   block = sharding.must_block_each_step()
   iterator = batches(first_step)
   pending: list = []
@@ -131,7 +135,11 @@ def run(
           "in a new --workdir"
         )
     seconds = time.monotonic() - started
-    means = {f"train/{k}": np.mean([m[k] for m in values]) for k in values[0]}
+    # Where a phase begins between two logs, what it adds is averaged alone.
+    names = dict.fromkeys(k for m in values for k in m)
+    means = {
+      f"train/{k}": np.mean([m[k] for m in values if k in m]) for k in names
+    }
     means["time/steps_per_second"] = len(values) / seconds
     means["time/waiting_for_data"] = waited / seconds
     writer.write(step, means)
@@ -162,7 +170,8 @@ def run(
       waiting = time.monotonic()
       batch = sharding.global_batch(mesh, next(iterator))
       waited += time.monotonic() - waiting
-      state, metrics = compiled(state, batch, frozen)
+      phase = max(first for first in compiled if first < step)
+      state, metrics = compiled[phase](state, batch, frozen)
       pending.append(metrics)
       # Two steps ahead are enough to keep the device busy; more would only
       # delay logs and stop requests.

@@ -1,0 +1,148 @@
+"""Networks in single files, and the command that converts them."""
+
+import importlib.util
+import json
+import os
+
+import jax
+import numpy as np
+import pytest
+
+from launch import convert_checkpoint
+from w2l_jax import (
+  checkpoints,
+  inference,
+  torch_checkpoint,
+  train_expert,
+  train_generator,
+  weight_files,
+)
+from w2l_jax.checkpoints import CheckpointError
+
+
+def assert_trees_equal(a, b):
+  a, b = (
+    jax.tree_util.tree_leaves_with_path(jax.device_get(t)) for t in (a, b)
+  )
+  assert [path for path, _ in a] == [path for path, _ in b]
+  for (path, x), (_, y) in zip(a, b, strict=True):
+    np.testing.assert_array_equal(x, y, err_msg=str(path))
+
+
+def test_every_form_holds_the_same_network(gan_run, expert_run, tmp_path):
+  """workdir to safetensors to PyTorch to workdir: equal bits, same config."""
+
+  def load_generator(path):
+    return inference.load_generator(path)[1:]
+
+  for network, stage, workdir, load in (
+    ("generator", "generator", gan_run[0], load_generator),
+    ("sync_expert", "expert", expert_run[0], train_expert.load_frozen),
+  ):
+    variables, config = load(workdir)
+    source = workdir
+    suffixes = [".safetensors", ""]
+    if importlib.util.find_spec("torch"):
+      suffixes.insert(1, ".pth")
+    for suffix in suffixes:
+      target = str(tmp_path / f"{network}{suffix}")
+      convert_checkpoint.convert(network, source, target)
+      found, found_config = load(target)
+      assert_trees_equal(found, variables)
+      for key in ("stage", "width", "image_size", "windows", "preparation"):
+        assert found_config[key] == config[key]
+      source = target
+    assert checkpoints.describe(source)[:2] == (stage, 0)
+
+
+def test_an_expert_from_a_file_is_frozen_in_training(
+  expert_run, gan_run, data_dir, tmp_path
+):
+  """Stage 2 trained against it equals that against the workdir."""
+  from conftest import gan_config
+
+  path = str(tmp_path / "expert.safetensors")
+  convert_checkpoint.convert("sync_expert", expert_run[0], path)
+  config = gan_config(data_dir, path)
+  state = train_generator.train_and_evaluate(config, str(tmp_path / "gan"))
+  assert_trees_equal(state.generator.params, gan_run[1].generator.params)
+
+
+def test_pytorch_files_are_taken_for_the_originals(tmp_path):
+  """Without a .json beside them; and that .json is believed."""
+  path = tmp_path / "wav2lip.pth"
+  path.write_bytes(b"")
+  config = checkpoints.load_config(str(path), "generator")
+  assert config["width"] == 1
+  assert config["image_size"] == 96
+  assert config["windows"]["inference_mel_offset"] == 0
+  assert config["windows"]["frame_mel_offset"] == -1
+  (tmp_path / "wav2lip.json").write_text(
+    json.dumps({"stage": "generator", "width": 0.5})
+  )
+  assert checkpoints.load_config(str(path), "generator")["width"] == 0.5
+  (tmp_path / "wav2lip.json").write_text("{")
+  with pytest.raises(CheckpointError, match=r"wav2lip.json: is no JSON"):
+    checkpoints.load_config(str(path), "generator")
+  os.remove(tmp_path / "wav2lip.json")
+  with pytest.raises(
+    CheckpointError, match="cannot be read as PyTorch weights"
+  ):
+    inference.load_generator(str(path))
+
+
+def test_bad_safetensors(tmp_path, expert_run):
+  path = tmp_path / "x.safetensors"
+  path.write_bytes(b"<html>")
+  with pytest.raises(CheckpointError, match="cannot be read as safetensors"):
+    inference.load_generator(str(path))
+  good = str(tmp_path / "good.safetensors")
+  convert_checkpoint.convert("sync_expert", expert_run[0], good)
+  with pytest.raises(CheckpointError, match="of stage 'expert', expected one"):
+    inference.load_generator(good)
+  with open(good, "rb") as f:
+    data = f.read()
+  path.write_bytes(data[:-100])
+  with pytest.raises(CheckpointError, match="x.safetensors: cannot be read"):
+    train_expert.load_frozen(str(path))
+  variables, config = train_expert.load_frozen(good)
+  variables = jax.device_get(variables)
+  del variables["params"]["audio_encoder"]["block_0"]["conv"]["bias"]
+  weight_files.save_safetensors(str(path), variables, config)
+  with pytest.raises(CheckpointError, match="block_0.*bias.* is missing"):
+    train_expert.load_frozen(str(path))
+  import safetensors.numpy
+
+  safetensors.numpy.save_file({"a": np.zeros(1)}, str(path))
+  with pytest.raises(CheckpointError, match="has no config in its metadata"):
+    train_expert.load_frozen(str(path))
+
+
+def test_nothing_is_overwritten(expert_run, tmp_path):
+  target = tmp_path / "there.safetensors"
+  target.write_bytes(b"x")
+  with pytest.raises(CheckpointError, match="exists already"):
+    convert_checkpoint.convert("sync_expert", expert_run[0], str(target))
+  assert target.read_bytes() == b"x"
+
+
+def test_evaluation_asks_for_a_workdir(tmp_path):
+  path = tmp_path / "x.pth"
+  path.write_bytes(b"x")
+  with pytest.raises(CheckpointError, match=r"launch\.convert_checkpoint"):
+    checkpoints.step_folder(str(path))
+
+
+def test_the_original_config_matches_the_originals_files():
+  """What single files are taken for is what configs/ call the original."""
+  from configs import expert_lrs2, gan_lrs2
+
+  for stage, module in (("expert", expert_lrs2), ("generator", gan_lrs2)):
+    original = weight_files.original_config(stage)
+    config = checkpoints.to_plain(module.get_config())
+    if stage == "expert":  # It knows no inference.
+      del original["windows"]["inference_mel_offset"]
+      del config["windows"]["inference_mel_offset"]
+    for key in ("stage", "image_size", "width", "windows"):
+      assert original[key] == config[key], key
+  assert set(torch_checkpoint.NETWORKS) >= {"sync_expert", "generator"}

@@ -1,0 +1,141 @@
+"""Networks in single files: safetensors with their config, and PyTorch's.
+
+A .safetensors file holds one network's variables under slashed names
+("params/audio_encoder/block_0/conv/kernel") and, in its metadata, the config
+that makes it usable.  A PyTorch file has no config: it is taken for the
+original's, or for what a .json of the same name beside it says.
+"""
+
+import json
+import os
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from w2l_jax import faces, torch_checkpoint
+
+SUFFIXES = (".safetensors", ".pth", ".pt")
+_TORCH_NETWORKS = {"expert": "sync_expert", "generator": "generator"}
+
+
+class WeightFileError(ValueError):
+  """A file of weights cannot be used; the message says why."""
+
+
+def is_weight_file(path: str) -> bool:
+  """Whether a path is a file of weights, by its suffix."""
+  return os.path.isfile(path) and path.endswith(SUFFIXES)
+
+
+def original_config(stage: str) -> dict:
+  """What is to be known of the original's networks to use them.
+
+  Args:
+    stage: "expert" or "generator".
+  """
+  return {
+    "stage": stage,
+    "image_size": 96,
+    "width": 1.0,
+    "windows": {
+      "frames": 5,
+      "mel_columns": 16,
+      "frame_mel_offset": -1,
+      # The original's inference.py; its released weights expect it.
+      "inference_mel_offset": 0,
+      "min_negative_distance": 1,
+      "min_reference_distance": 1,
+      "speech_only": False,
+      "speech_threshold": -2.5,
+    },
+    "preparation": {
+      "image_size": 96,
+      "detector": "mtcnn",
+      "crop_rule": faces.CROP_RULE,
+      "audio_padding": "reflect",
+      "jpeg_quality": 95,
+      "tracking": dict(vars(faces.Tracking())),
+    },
+  }
+
+
+def load_config(path: str, stage: str) -> dict:
+  """Reads the config of a file of weights.
+
+  Args:
+    path: of `is_weight_file`.
+    stage: "expert" or "generator", which a PyTorch file is taken to be of.
+
+  Raises:
+    WeightFileError: if it has none.
+  """
+  if not path.endswith(".safetensors"):
+    beside = f"{os.path.splitext(path)[0]}.json"
+    if not os.path.exists(beside):
+      return original_config(stage)
+    try:
+      with open(beside) as f:
+        return json.load(f)
+    except json.JSONDecodeError as e:
+      raise WeightFileError(f"{beside}: is no JSON ({e})") from e
+  try:
+    with safetensors.safe_open(path, framework="numpy") as file:
+      return json.loads(file.metadata()["config"])
+  except safetensors.SafetensorError as e:
+    raise WeightFileError(
+      f"{path}: cannot be read as safetensors ({e}); it is cut off or "
+      "something else"
+    ) from e
+  except (KeyError, TypeError, json.JSONDecodeError) as e:
+    raise WeightFileError(
+      f"{path}: has no config in its metadata; expected a file that "
+      "launch.convert_checkpoint wrote"
+    ) from e
+
+
+def load_variables(path: str, stage: str) -> dict:
+  """Reads the variables of a file of weights as nested dicts of NumPy arrays.
+
+  Args:
+    path: of `is_weight_file`.
+    stage: "expert" or "generator".
+
+  Raises:
+    WeightFileError, TorchCheckpointError: if it cannot be read.
+  """
+  config = load_config(path, stage)
+  if not path.endswith(".safetensors"):
+    return torch_checkpoint.load(
+      path,
+      _TORCH_NETWORKS[stage],
+      width=config["width"],
+      image_size=config["image_size"],
+    )
+  variables: dict = {}
+  for name, array in safetensors.numpy.load_file(path).items():
+    tree = variables
+    *parents, leaf = name.split("/")
+    for parent in parents:
+      tree = tree.setdefault(parent, {})
+    tree[leaf] = array
+  return variables
+
+
+def save_safetensors(path: str, variables: dict, config: dict) -> None:
+  """Writes one network with its config; has this name only when complete."""
+  flat = {}
+
+  def put(prefix, tree):
+    for name, value in tree.items():
+      if isinstance(value, dict):
+        put(f"{prefix}{name}/", value)
+      else:
+        flat[prefix + name] = np.ascontiguousarray(value)
+
+  put("", variables)
+  partial = f"{path}.{os.getpid()}.partial"
+  safetensors.numpy.save_file(
+    flat, partial, metadata={"config": json.dumps(config, sort_keys=True)}
+  )
+  os.replace(partial, path)
