@@ -95,4 +95,4 @@ def test_schedules_follow_the_number_of_steps(name):
   config.train.num_steps = 100
   assert checkpoints.to_plain(config)["optimizer"]["decay_steps"] == 100
   if name == "gan_grid":
-    assert checkpoints.to_plain(config)["loss"]["adversarial_from_step"] == 50
+    assert checkpoints.to_plain(config)["loss"]["adversarial_from_step"] == 75
