@@ -229,9 +229,9 @@ def run(workdir: str, seed: int, size: str, workers: int) -> dict:
   os.makedirs(workdir, exist_ok=True)
   steps = Steps(workdir)
   # A restart, and the same network used twice, need not compile again.
-  jax.config.update(
-    "jax_compilation_cache_dir", os.path.abspath(os.path.join(workdir, "cache"))
-  )
+  if not jax.config.jax_compilation_cache_dir:
+    cache = os.path.abspath(os.path.join(workdir, "cache"))
+    jax.config.update("jax_compilation_cache_dir", cache)
   corpus, data = (os.path.join(workdir, name) for name in ("corpus", "data"))
   spec = rendered_corpus.CorpusSpec(
     seed, _CORPUS[size].identities, _CORPUS[size].clips
