@@ -6,8 +6,10 @@ and one more video costs one video.  What one clip becomes is in clips.py.
 
 import collections
 import concurrent.futures
+import contextlib
 import dataclasses
 import hashlib
+import io
 import json
 import multiprocessing
 import os
@@ -38,6 +40,7 @@ class Report:
     records: number of records in each split.
     not_listed: videos that no split list names.
     not_found: entries of split lists that no video has.
+    kept: clips in all, made now or earlier.
     frames: frames of the clips made in this run.
     seconds: that making them took.
   """
@@ -48,6 +51,7 @@ class Report:
   records: dict[str, int] = dataclasses.field(default_factory=dict)
   not_listed: list[str] = dataclasses.field(default_factory=list)
   not_found: list[str] = dataclasses.field(default_factory=list)
+  kept: int = 0
   frames: int = 0
   seconds: float = 0.0
 
@@ -64,7 +68,9 @@ def list_videos(folder: str) -> dict[str, str]:
       one is not UTF-8.
   """
   if not os.path.isdir(folder):
-    raise PrepareError(f"{folder}: no such folder; --input names the videos'")
+    raise PrepareError(
+      f"{folder}: no such folder; --input names that of the videos"
+    )
   files = []
   for parent, folders, names in os.walk(folder, followlinks=True):
     folders[:] = sorted(f for f in folders if not f.startswith("."))
@@ -74,7 +80,9 @@ def list_videos(folder: str) -> dict[str, str]:
       if not name.startswith(".")
     ]
   if not files:
-    raise PrepareError(f"{folder}: has no files; --input names the videos'")
+    raise PrepareError(
+      f"{folder}: has no files; --input names the folder of videos"
+    )
   for file in files:
     if file.encode(errors="replace").decode() != file:
       raise PrepareError(
@@ -264,6 +272,7 @@ def make_clips(
         ) from e
       raise
   report.seconds = time.monotonic() - start
+  report.kept = len(files)
   return files, report
 
 
@@ -318,13 +327,16 @@ def pack(
     ),
     file_format="array_record",
   )
+  tfds.disable_progress_bar()
   try:
-    builder.download_and_prepare(
-      download_config=tfds.download.DownloadConfig(
-        # No fetching, no statistics that would need TensorFlow.
-        compute_stats=tfds.download.ComputeStatsMode.SKIP
+    # It tells of downloads that there are none of.
+    with contextlib.redirect_stdout(io.StringIO()):
+      builder.download_and_prepare(
+        download_config=tfds.download.DownloadConfig(
+          # No fetching, no statistics that would need TensorFlow.
+          compute_stats=tfds.download.ComputeStatsMode.SKIP
+        )
       )
-    )
   except clips.DamagedClip as e:
     raise PrepareError(str(e)) from e
   packed = dataset.builder_dir(packing, settings.image_size)

@@ -166,6 +166,7 @@ def _say_all(utterances: list[Utterance]) -> dict[str, np.ndarray]:
   callback = _CALLBACK(receive)
   library.espeak_SetSynthCallback(callback)
   arrays, timings = {"sample_rate": np.array(sample_rate)}, []
+  library.espeak_ng_SetRandSeed(1)  # Breathy voices draw noise.
   for i, utterance in enumerate(utterances):
     if library.espeak_SetVoiceByName(utterance.voice.encode()):
       raise SynthesisError(f"espeak-ng has no voice {utterance.voice!r}")

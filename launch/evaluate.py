@@ -27,7 +27,7 @@ from w2l_jax import (
 _CHECKPOINT = flags.DEFINE_string(
   "checkpoint",
   None,
-  "Workdir of launch.train, or a step folder.",
+  "Workdir of launch.train or launch.convert_checkpoint, or a step folder.",
   required=True,
 )
 _SPLIT = flags.DEFINE_enum("split", "test", dataset.SPLITS, "Which clips.")
@@ -110,6 +110,11 @@ def main(argv):
       )
   except (checkpoints.CheckpointError, dataset.DatasetError, ValueError) as e:
     sys.exit(f"error: {e}")
+  if plain["data"].get("contents") != dataset.contents_digest(directory):
+    print(
+      "note: these clips and splits are not those of the training; clips of "
+      f"{_SPLIT.value} may have been trained on"
+    )
   windows = config.eval.batches * config.data.batch_size
   print(
     f"{stage}, step {step}, split {_SPLIT.value}: {len(split)} clips, "

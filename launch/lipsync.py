@@ -14,7 +14,8 @@ from w2l_jax import checkpoints, detectors, inference, video
 _CHECKPOINT = flags.DEFINE_string(
   "checkpoint",
   None,
-  "Workdir of a trained generator, or a step folder in its checkpoints/.",
+  "Workdir of a trained generator, a step folder in its checkpoints/, or a "
+  "file of weights: .safetensors, .pth.",
   required=True,
 )
 _FACE = flags.DEFINE_string("face", None, "Video or photo.", required=True)
@@ -77,6 +78,8 @@ def main(argv):
     f"{_OUTFILE.value}: {summary.frames} frames, {summary.seconds:.2f} s; a "
     f"face was drawn in {summary.with_face} of them"
   )
+  if summary.silent:
+    print(f"note: {_AUDIO.value} is silent; the mouth stays as in silence")
 
 
 if __name__ == "__main__":

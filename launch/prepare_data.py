@@ -80,12 +80,18 @@ def main(argv):
     print(f"{len(report.not_found)} entries of the split lists have no video")
   if report.made:
     print(
-      f"made {report.made} clips, {report.frames} frames in "
+      f"made {report.made} clip(s), {report.frames} frames in "
       f"{report.seconds:.0f} s: {report.frames / report.seconds:.0f} frames/s"
     )
   counts = ", ".join(f"{split} {n}" for split, n in report.records.items())
+  for split in dataset.SPLITS:
+    if not report.records.get(split):
+      print(
+        f"note: {split} is empty: name clips for it in --splits, or change "
+        "--val_fraction and --test_fraction, before you train"
+      )
   print(
-    f"kept {report.made + report.reused} clips ({report.reused} from earlier "
+    f"kept {report.kept} clip(s) ({report.reused} from earlier "
     f"runs), set aside {len(report.set_aside)}; records: {counts}\n"
     f"report: {os.path.join(_OUTPUT.value, 'report.json')}"
   )

@@ -50,7 +50,10 @@ def main(argv):
       "launch.prepare_data, --config.data.dir=DIR"
     )
   try:
-    _STAGES[config.stage](config, _WORKDIR.value)
+    state = _STAGES[config.stage](config, _WORKDIR.value)
+  except KeyboardInterrupt:
+    # During steps the loop saves and returns; this is before the first.
+    sys.exit("stopped before a step was made; there was nothing to save")
   except (
     checkpoints.CheckpointError,
     dataset.DatasetError,
@@ -58,7 +61,22 @@ def main(argv):
     ValueError,
   ) as e:
     sys.exit(f"error: {e}")
+  print(
+    f"{_WORKDIR.value}: {int(state.step)} steps; checkpoints, metrics.jsonl "
+    "and tensorboard are there"
+  )
+
+
+def _parse_flags(argv):
+  """Parses flags; a config that cannot be had is one sentence."""
+  try:
+    return app.parse_flags_with_usage(argv)
+  except (AttributeError, KeyError, OSError) as e:
+    while e.__cause__ is not None:
+      e = e.__cause__
+    text = " ".join(str(e.args[-1] if e.args else e).split())
+    sys.exit(f"error: --config: {text}")
 
 
 if __name__ == "__main__":
-  app.run(main)
+  app.run(main, flags_parser=_parse_flags)

@@ -180,6 +180,8 @@ def gan_config(data_dir, expert, num_steps=STEPS, get=gan_grid.get_config):
   # So that the expert's gradient is there and the rule has something to do.
   config.loss.sync_weight_initial = 0.01
   config.loss.sync_on_below = 1e6
+  # The original's weights, which tests of the arithmetic know.
+  config.loss.sync_weight = 0.03
   if config.loss.adversarial_weight:
     config.loss.adversarial_weight = 0.07
   # So that Adam's first moments are the gradients themselves.

@@ -59,7 +59,17 @@ def test_a_misspelt_field_is_named(data_dir, tmp_path):
   )
   assert status != 0
   assert "learning_rte" in err and "learning_rate" in err
+  assert "Traceback" not in err
   assert not (tmp_path / "run").exists()
+
+
+def test_a_misspelt_config_is_named(tmp_path):
+  status, _, err = run(
+    "train", "--config=configs/expert_gird.py", f"--workdir={tmp_path / 'run'}"
+  )
+  assert status != 0
+  assert "expert_gird" in err
+  assert "Traceback" not in err
 
 
 def test_evaluate_expert(expert_run, tmp_path):

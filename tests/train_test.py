@@ -1,13 +1,16 @@
 """Both stages from their shipped configs, at :tiny, on a prepared set."""
 
+import itertools
 import json
 import os
 import subprocess
 import sys
 import textwrap
 
+import flax.struct
 import jax
 import jax.numpy as jnp
+import ml_collections
 import numpy as np
 import pytest
 from conftest import STEPS, expert_config, gan_config
@@ -280,6 +283,7 @@ def test_gradients_do_not_cross(gan_parts):
   assert np.mean(jax.tree.leaves(changed)) > 0.5
 
 
+@pytest.mark.slow  # Compiles both sides in float64.
 def test_the_generators_gradient(gan_parts):
   """That of FACTS 11's weighted sum, differentiated in one piece."""
   config, expert, variables, batch = gan_parts
@@ -356,34 +360,60 @@ def test_the_discriminator_rests_before_its_first_step(gan_parts):
     jax.device_get(new.discriminator), jax.device_get(state.discriminator)
   )
   assert "loss_adversarial" not in terms
-  without = config.copy_and_resolve_references()
-  without.loss.adversarial_weight = 0.0
-  assert list(train_generator.make_train_steps(without, expert)) == [0]
-  plain = jax.jit(train_generator.make_train_step(without, expert))
-  alone, alone_terms = plain(state.replace(discriminator=None), batch, frozen)
-  np.testing.assert_allclose(terms["loss"], alone_terms["loss"], rtol=1e-6)
-  jax.tree.map(
-    lambda a, b: np.testing.assert_allclose(
-      a, b, rtol=1e-3, atol=1e-3 * float(np.abs(a).max()) + 1e-8
-    ),
-    new.generator.opt_state[0].mu,
-    alone.generator.opt_state[0].mu,
+  np.testing.assert_allclose(
+    terms["loss"],
+    0.01 * terms["loss_sync"] + 0.99 * terms["loss_l1"],
+    rtol=1e-5,
   )
+  config.loss.adversarial_weight = 0.0
+  assert list(train_generator.make_train_steps(config, expert)) == [0]
 
 
-def test_phases_begin_where_they_should(data_dir, expert_run, tmp_path):
+@flax.struct.dataclass
+class Counter:
+  """The least that a run can train."""
+
+  step: jax.Array
+
+
+def test_phases_begin_where_they_should(tmp_path):
   """Also in a run that was stopped before or at the border."""
-  config = gan_config(data_dir, expert_run[0])
-  config.loss.adversarial_from_step = 2
+  mesh = sharding.make_mesh(1)
+
+  def phase(number):
+    return lambda state, batch, frozen: (
+      Counter(state.step + 1),
+      {"phase": jnp.float32(number)},
+    )
+
   for last in (1, 2, 4):
-    config.train.num_steps = last
-    train_generator.train_and_evaluate(config, str(tmp_path))
-  judged = {
-    m["step"]: "train/loss_adversarial" in m
+    schedule = ml_collections.ConfigDict(
+      {
+        "num_steps": last,
+        "log_every_steps": 1,
+        "eval_every_steps": 9,
+        "save_every_steps": 9,
+        "keep": 1,
+      }
+    )
+    state = train_loop.run(
+      workdir=str(tmp_path),
+      config={},
+      schedule=schedule,
+      mesh=mesh,
+      state=sharding.put_replicated(mesh, Counter(jnp.int32(0))),
+      frozen={},
+      train_steps={0: phase(0), 2: phase(2)},
+      batches=lambda first: itertools.repeat({"x": np.zeros((1, 1))}),
+      evaluate=lambda state, frozen, writer: {},
+    )
+    assert state.step == last
+  found = {
+    m["step"]: m["train/phase"]
     for m in metrics.read_metrics(str(tmp_path))
-    if "train/loss" in m
+    if "train/phase" in m
   }
-  assert judged == {1: False, 2: False, 3: True, 4: True}
+  assert found == {1: 0, 2: 0, 3: 2, 4: 2}
 
 
 def test_long_gradients_are_shortened():

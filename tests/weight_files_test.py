@@ -14,7 +14,6 @@ from w2l_jax import (
   inference,
   torch_checkpoint,
   train_expert,
-  train_generator,
   weight_files,
 )
 from w2l_jax.checkpoints import CheckpointError
@@ -53,19 +52,6 @@ def test_every_form_holds_the_same_network(gan_run, expert_run, tmp_path):
         assert found_config[key] == config[key]
       source = target
     assert checkpoints.describe(source)[:2] == (stage, 0)
-
-
-def test_an_expert_from_a_file_is_frozen_in_training(
-  expert_run, gan_run, data_dir, tmp_path
-):
-  """Stage 2 trained against it equals that against the workdir."""
-  from conftest import gan_config
-
-  path = str(tmp_path / "expert.safetensors")
-  convert_checkpoint.convert("sync_expert", expert_run[0], path)
-  config = gan_config(data_dir, path)
-  state = train_generator.train_and_evaluate(config, str(tmp_path / "gan"))
-  assert_trees_equal(state.generator.params, gan_run[1].generator.params)
 
 
 def test_pytorch_files_are_taken_for_the_originals(tmp_path):

@@ -23,7 +23,7 @@ _STEPS = "checkpoints"
 # the run's own config and in that of its expert.
 _FREE_FIELDS = (
   r"(expert\.)?train\.(num_steps|log_every_steps|save_every_steps|keep)",
-  r"(expert\.)?data\.(num_threads|num_workers|dir)",
+  r"(expert\.)?data\.(num_threads|num_workers|dir|contents)",
   r"expert\.train\.eval_every_steps",
 )
 # In stage 2 the sync loss is switched on by an evaluation.
@@ -65,7 +65,13 @@ def claim_workdir(workdir: str, config: dict) -> None:
     free += _FREE_IN_STAGE_1
   if os.path.exists(path) and _saved_steps(epath.Path(workdir)):
     with open(path) as f:
-      there, here = _flat(json.load(f)), _flat(config)
+      saved = json.load(f)
+    if saved["stage"] != config["stage"]:
+      raise CheckpointError(
+        f"{workdir}: holds a run of another config; stage: {saved['stage']!r} "
+        f"there, {config['stage']!r} here; give a new --workdir"
+      )
+    there, here = _flat(saved), _flat(config)
     differing = [
       f"  {key}: {there.get(key)!r} there, {here.get(key)!r} here"
       for key in sorted(there.keys() | here.keys())

@@ -9,6 +9,7 @@ import functools
 import io
 import json
 import os
+import pathlib
 
 import cv2
 import numpy as np
@@ -80,10 +81,19 @@ class Split:
     self.directory, self.name = directory, name
     again = "delete its folder and run launch.prepare_data again"
     if not os.path.exists(os.path.join(directory, "dataset_info.json")):
+      others = sorted(
+        entry.parent.parent.name.removeprefix("face")
+        for entry in pathlib.Path(directory).parent.parent.glob(
+          "face*/*/dataset_info.json"
+        )
+      )
+      there = (
+        f" (here are faces of {', '.join(others)} pixels)" if others else ""
+      )
       raise DatasetError(
-        f"{directory}: no prepared data set; make one with "
-        "python -m launch.prepare_data --input=VIDEOS --output=DATA_DIR, and "
-        "check image_size"
+        f"{directory}: no prepared data set of this size of faces{there}; make "
+        "one with python -m launch.prepare_data --input=VIDEOS "
+        "--output=DATA_DIR --image_size=PIXELS"
       )
     try:
       builder = tfds.builder_from_directory(directory)
@@ -100,7 +110,8 @@ class Split:
       )
       raise DatasetError(
         f"{directory}: the split {name!r} is empty; name clips for it in "
-        f"--splits, or {more}, and run launch.prepare_data again"
+        f"--splits, or {more}, and run launch.prepare_data again, before "
+        "training: clips may change splits"
       )
     _check_shards(builder.info.splits[name])
     try:
@@ -184,6 +195,12 @@ def preparation(directory: str) -> dict:
   """Returns the settings that the data set was prepared with."""
   with open(os.path.join(directory, PREPARATION_FILE)) as f:
     return json.load(f)["settings"]
+
+
+def contents_digest(directory: str) -> str:
+  """Returns a hash of which clips are in which split."""
+  with open(os.path.join(directory, PREPARATION_FILE)) as f:
+    return json.load(f)["contents_sha256"]
 
 
 def text(value) -> str:

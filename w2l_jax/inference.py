@@ -27,6 +27,8 @@ from w2l_jax.models import Generator
 # Five frames of speech: less cannot fill one mel window.
 SHORTEST_AUDIO_SECONDS = 0.2
 PHOTO_FPS = 25
+# Below the last bit of 16 there is no sound.
+_SILENT = 2**-15
 
 
 class InferenceError(ValueError):
@@ -159,11 +161,13 @@ class Summary:
     frames: written.
     with_face: of them, how many have a new face; the others are unchanged.
     seconds: length of the video.
+    silent: whether the speech has no sound at all.
   """
 
   frames: int
   with_face: int
   seconds: float
+  silent: bool = False
 
 
 def _photo_or_video(face: str):
@@ -282,4 +286,9 @@ def lipsync(
         batch = []
     if batch:
       finish(batch, writer)
-  return Summary(frames=count, with_face=with_face, seconds=count / float(fps))
+  return Summary(
+    frames=count,
+    with_face=with_face,
+    seconds=count / float(fps),
+    silent=not np.any(np.abs(waveform) > _SILENT),
+  )

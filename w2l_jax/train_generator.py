@@ -336,11 +336,13 @@ def make_evaluator(
         np.concatenate([f[key][i] for f in found]) for i in (0, 1)
       )
       if not mask.sum():
-        raise dataset.DatasetError(
-          f"{split.name}: none of the {len(mask)} evaluated windows has speech "
-          "that the expert can judge; expected louder clips, or an expert "
-          "trained without config.windows.speech_only"
+        logging.warning(
+          "%s: none of the %d evaluated windows has speech that the expert can "
+          "judge: no sync loss; raise config.eval.batches",
+          split.name,
+          len(mask),
         )
+        continue
       means[f"eval/{key}"] = float(losses.masked_mean(values, mask))
     return means, grid
 
@@ -405,7 +407,9 @@ def switch_sync_weight(config) -> Callable:
   """
 
   def after_eval(state: GeneratorTrainState, results: dict):
-    if results["eval/loss_sync"] < config.loss.sync_on_below:
+    # Absent where no evaluated window has speech.
+    loss = results.get("eval/loss_sync", np.inf)
+    if loss < config.loss.sync_on_below:
       weight = jax.device_put(
         np.float32(config.loss.sync_weight), state.sync_weight.sharding
       )
@@ -473,6 +477,7 @@ def train_and_evaluate(config, workdir: str) -> GeneratorTrainState:
   )
   plain = checkpoints.to_plain(config)
   plain["preparation"] = dataset.preparation(directory)
+  plain["data"]["contents"] = dataset.contents_digest(directory)
   check_expert(plain, expert_config, config.expert_checkpoint)
   # With the step: stage 1 may go on while this run is stopped.
   expert_step = checkpoints.step_of(config.expert_checkpoint)

@@ -166,6 +166,7 @@ def run(
       disable=jax.process_index() != 0,
     ) as progress,
   ):
+    progress.set_postfix_str("compiling: up to a minute on a CPU")
     for step in range(first_step + 1, schedule.num_steps + 1):
       waiting = time.monotonic()
       batch = sharding.global_batch(mesh, next(iterator))
