@@ -44,7 +44,11 @@ def main(argv):
     raise app.UsageError(f"unexpected argument {argv[1]!r}; flags are --name=")
   cv2.setNumThreads(1)  # Grain's threads decode in parallel.
   config = _CONFIG.value
-  if not config.data.dir:
+  try:
+    data_dir = config.data.dir
+  except OSError as e:  # A config file that could not be read tells only here.
+    sys.exit(_config_error(e))
+  if not data_dir:
     sys.exit(
       "error: config.data.dir is not set: give the --output of "
       "launch.prepare_data, --config.data.dir=DIR"
@@ -72,10 +76,13 @@ def _parse_flags(argv):
   try:
     return app.parse_flags_with_usage(argv)
   except (AttributeError, KeyError, OSError) as e:
-    while e.__cause__ is not None:
-      e = e.__cause__
-    text = " ".join(str(e.args[-1] if e.args else e).split())
-    sys.exit(f"error: --config: {text}")
+    sys.exit(_config_error(e))
+
+
+def _config_error(e: Exception) -> str:
+  """One sentence of an exception of ml_collections."""
+  text = str(e.args[-1] if e.args else e).replace("\\n", " ")
+  return f"error: --config: {' '.join(text.split())}"
 
 
 if __name__ == "__main__":

@@ -256,7 +256,7 @@ def test_a_missing_set_and_a_wrong_size(data_dir, tmp_path):
   fails(folder, "train", folder, "launch.prepare_data --input=")
   folder = dataset.builder_dir(data_dir, 4 * SIZE)
   assert not os.path.exists(folder)
-  fails(folder, "train", folder, "check image_size", "launch.prepare_data")
+  fails(folder, "train", folder, "faces of 24 pixels", "--image_size=")
 
 
 # --- Indices -----------------------------------------------------------------

@@ -19,7 +19,7 @@ pytestmark = [
 ]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")  # Other modules may run between.
 def workdir(tmp_path_factory):
   folder = str(tmp_path_factory.mktemp("demo"))
   demo.run(folder, seed=0, size="tiny", workers=2)

@@ -60,9 +60,10 @@ def test_a_good_run_tells_what_it_kept(tmp_path):
   assert result.returncode == 0, result.stderr
   assert "Traceback" not in result.stderr
   lines = result.stdout.splitlines()
-  assert "made 1 clips, 25 frames" in result.stdout
+  assert "made 1 clip(s), 25 frames" in result.stdout
   assert (
-    "kept 1 clips (0 from earlier runs), set aside 2; records: train 1" in lines
+    "kept 1 clip(s) (0 from earlier runs), set aside 2; records: train 1"
+    in lines
   )
   assert any(
     line.startswith("set aside: bad.mp4, worse.mp4: ") and "empty" in line
@@ -77,7 +78,7 @@ def test_a_good_run_tells_what_it_kept(tmp_path):
   result = prepare_data(*args)
   assert result.returncode == 0, result.stderr
   assert (
-    "kept 1 clips (1 from earlier runs), set aside 2; records: train 1"
+    "kept 1 clip(s) (1 from earlier runs), set aside 2; records: train 1"
     in result.stdout.splitlines()
   )
   assert "made" not in result.stdout

@@ -28,7 +28,7 @@ needs_synthesiser = pytest.mark.skipif(
 SPEC = rendered_corpus.CorpusSpec(seed=3, identities=(2, 1, 1), clips=1)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")  # Other modules may run between.
 def corpus(tmp_path_factory):
   folder = str(tmp_path_factory.mktemp("corpus"))
   rendered_corpus.render(SPEC, folder, workers=2)
