@@ -231,6 +231,24 @@ def test_expert_stays_bit_identical(gan_parts, expert_run, gan_run):
   )
 
 
+def trained_as_in_a_run(config, expert):
+  """The train step exactly as a run compiles it: the cache has it already."""
+  mesh = sharding.make_mesh(config.data.batch_size)
+  step = sharding.jit_train_step(
+    train_generator.make_train_step(config, expert), mesh
+  )
+
+  def train_step(state, batch, frozen):
+    return step(
+      # Copies: the step's own are donated.
+      sharding.put_replicated(mesh, jax.tree.map(np.array, state)),
+      sharding.global_batch(mesh, batch),
+      sharding.put_replicated(mesh, frozen),
+    )
+
+  return train_step
+
+
 def test_gradients_do_not_cross(gan_parts):
   """Each network's update is that of its own loss, by separate gradients.
 
@@ -240,7 +258,7 @@ def test_gradients_do_not_cross(gan_parts):
   config, expert, variables, batch = gan_parts
   state = train_generator.create_state(config, jax.random.key(0))
   frozen = {"expert": variables}
-  step = jax.jit(train_generator.make_train_step(config, expert))
+  step = trained_as_in_a_run(config, expert)
   new, _ = step(state, batch, frozen)
 
   generator = inference.make_model(config)
@@ -283,7 +301,7 @@ def test_gradients_do_not_cross(gan_parts):
   assert np.mean(jax.tree.leaves(changed)) > 0.5
 
 
-@pytest.mark.slow  # Compiles both sides in float64.
+@pytest.mark.slow  # Compiles both sides in float64: two minutes.
 def test_the_generators_gradient(gan_parts):
   """That of FACTS 11's weighted sum, differentiated in one piece."""
   config, expert, variables, batch = gan_parts
@@ -345,6 +363,7 @@ def check_generators_gradient(config, expert, variables, batch, state):
   )
 
 
+@pytest.mark.slow  # Compiles a program of its own.
 def test_the_discriminator_rests_before_its_first_step(gan_parts):
   """Until then the step is that without GAN; from then on, the usual one."""
   config, expert, variables, batch = gan_parts
@@ -498,7 +517,7 @@ from absl import flags
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh
-from configs import expert_grid, gan_grid
+from configs import expert_grid, generator_grid
 from w2l_jax import train_expert, train_generator, sharding, dataset
 from w2l_jax import input_pipeline
 flags.FLAGS.mark_as_parsed()
@@ -509,7 +528,7 @@ variables, expert = train_expert.load_frozen(expert_dir)
 results = {}
 for stage, get, module in (
   ("expert", expert_grid.get_config, train_expert),
-  ("generator", gan_grid.get_config, train_generator),
+  ("generator", generator_grid.get_config, train_generator),
 ):
   config = get("tiny")
   config.data.batch_size = 8
