@@ -2,6 +2,7 @@
 # make test       set up and run the tests (10 minutes on two cores)
 # make lint       style
 # make test-browser  the demo's report in headless Chromium, which it installs
+# make compare-torch  everything against PyTorch, which it installs; a report
 # make test-slow  the tests that take minutes each
 # VENV=DIR and PYTHON=python3.12 choose the environment.
 
@@ -11,7 +12,7 @@ RUN := $(VENV)/bin/python
 # pip's own words come before this one.
 PIP_FAILED = { echo "error: pip could not install the packages; a network or a pip index is needed, and the speech synthesiser (espeakng-loader) has wheels for Linux, macOS and Windows on x86-64 and ARM64 only" >&2; exit 1; }
 
-.PHONY: setup demo test test-slow test-browser lint format clean
+.PHONY: setup demo test test-slow test-browser compare-torch lint format clean
 
 setup: $(VENV)/.installed
 
@@ -43,6 +44,12 @@ test-browser: setup
 	  $(RUN) -m playwright install --with-deps chromium || \
 	  { apt-get update -q && apt-get install -y -q chromium; }
 	$(RUN) -m pytest -m browser
+
+# COMPARE=--short: narrow networks, few steps.
+compare-torch: setup
+	@$(RUN) -m pip install --quiet --editable '.[torch]' || $(PIP_FAILED)
+	$(RUN) -m pytest tests/parity
+	$(RUN) -m tests.parity.compare $(COMPARE)
 
 lint: setup
 	$(RUN) -m ruff check .

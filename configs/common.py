@@ -33,6 +33,14 @@ def base(stage: str, size: str) -> ml_collections.ConfigDict:
   config.seed = 0
   config.image_size = 24 if size == "tiny" else 96
   config.width = {"": 1.0, "small": 0.25, "tiny": 1 / 32}[size]
+  config.channel_order = "bgr"  # As OpenCV reads; "rgb" turns it round.
+  # BatchNorm's variance for use: "biased" is what training normalises by,
+  # "unbiased" is PyTorch's.
+  config.running_variance = "biased"
+  # Weights to start from: a workdir of the same stage or a file of weights.
+  # init_optimizer also takes Adam's state from there.
+  config.init_checkpoint = placeholder(str)
+  config.init_optimizer = False
 
   config.data = dict(
     dir=placeholder(str),  # --output of launch.prepare_data
@@ -53,6 +61,7 @@ def base(stage: str, size: str) -> ml_collections.ConfigDict:
     # Of GRID's windows, 99 % of those within words and 3 % of those without
     # any have a mean mel above this.
     speech_threshold=-2.5,
+    windows_per_clip=1,  # more for the contrastive loss
   )
   config.optimizer = dict(
     learning_rate=1e-4,
@@ -76,6 +85,9 @@ def base(stage: str, size: str) -> ml_collections.ConfigDict:
 def expert(size: str) -> ml_collections.ConfigDict:
   """Returns stage 1 as the original has it (color_syncnet_train.py)."""
   config = base("expert", size)
+  # "contrastive": every window's speech must find its faces among the
+  # windows_per_clip windows of its clip.  Where its temperature begins: CLIP's.
+  config.loss = dict(kind="cosine_bce", temperature=0.07)
   # 1402 batches of 64 are the original's evaluation; LRS2's val split fills
   # fewer.
   config.eval.batches = 100
@@ -91,12 +103,22 @@ def generator(size: str) -> ml_collections.ConfigDict:
   config.data.batch_size = 16
   config.discriminator_optimizer = dict(config.optimizer)
   config.discriminator_init = "torch"
+  config.init_discriminator = placeholder(str)  # as init_checkpoint
   config.loss = dict(
     sync_weight_initial=0.0,
     sync_weight=0.01,
     sync_on_below=0.75,
+    # "initial": a restart begins again with sync_weight_initial, as the
+    # original's does.
+    sync_weight_on_restart="kept",
     adversarial_weight=0.0,
+    adversarial_form="non_saturating",  # "saturating" is the paper's.
     adversarial_from_step=0,  # the discriminator rests before it
+  )
+  # How launch.lipsync makes a video, unless its flags say otherwise; what each
+  # word means: w2l_jax.inference.Options.
+  config.inference = dict(
+    ending="padded", loop="restart", no_face="pass", paste="feathered"
   )
   # The original's 701 and 302 go round a val split that is smaller.
   config.eval.batches = 100
@@ -116,11 +138,33 @@ def gan(size: str) -> ml_collections.ConfigDict:
 def faithful(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
   """Sets what the original does although better is known.
 
-  The expert's BatchNorm normalises by the generated windows themselves, and at
-  use a frame's mel window begins one frame later than in training.
+  BatchNorm collects PyTorch's variance; in stage 2 the expert's normalises by
+  the generated windows themselves, and at use a frame's mel window begins one
+  frame later than in training.
   """
-  config.expert_batch_norm = "batch"
-  config.windows.inference_mel_offset = 0
+  config.running_variance = "unbiased"
+  if config.stage == "generator":
+    config.expert_batch_norm = "batch"
+    config.windows.inference_mel_offset = 0
+  return config
+
+
+def grid_expert(size: str) -> ml_collections.ConfigDict:
+  """Returns stage 1 for clips of one speaker that begin and end in silence."""
+  config = expert(size)
+  # 42 % of GRID's windows hold no word and cannot tell in-sync from off-sync.
+  config.windows.speech_only = True
+  config.windows.min_negative_distance = 3
+  config.optimizer.learning_rate = 1e-3
+  if size != "tiny":
+    config.train.num_steps = 900 if size == "small" else 20_000
+    # At a constant rate, val figures jump by 0.1 from one evaluation to the
+    # next.
+    config.optimizer.decay_steps = config.train.get_ref("num_steps")
+    config.train.eval_every_steps = 150 if size == "small" else 1_000
+    config.train.save_every_steps = config.train.eval_every_steps
+    config.train.log_every_steps = 25
+    config.eval.batches = 8
   return config
 
 

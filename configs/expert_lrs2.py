@@ -13,4 +13,4 @@ from configs import common
 
 def get_config(size: str = ""):
   """Returns the config; `size` is one of common.SIZES."""
-  return common.expert(size)
+  return common.faithful(common.expert(size))

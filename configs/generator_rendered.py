@@ -11,11 +11,11 @@ from configs import common
 def get_config(size: str = ""):
   """Returns the config; `size` is one of common.SIZES."""
   config = common.grid_generator(common.generator(size), size)
-  if size != "tiny":
-    config.image_size = 48 if size == "small" else 96
-    config.data.batch_size = 8 if size == "small" else 16
-    config.train.num_steps = 600 if size == "small" else 20_000
-    config.train.eval_every_steps = 200 if size == "small" else 1_000
-    config.train.save_every_steps = 50 if size == "small" else 1_000
+  if size == "small":
+    config.image_size = 48
+    config.data.batch_size = 8
+    config.train.num_steps = 600
+    config.train.eval_every_steps = 200
+    config.train.save_every_steps = 50
     config.eval.batches = 4
   return config

@@ -104,7 +104,7 @@ def draw_identity(seed: int) -> Identity:
     nose_length=between(0.22, 0.30),
     nose_width=between(0.11, 0.15),
     mouth_half_width=between(0.24, 0.30),
-    mouth_opening=between(0.28, 0.36),
+    mouth_opening=between(0.42, 0.52),
     upper_lip=between(0.055, 0.085),
     lower_lip=between(0.07, 0.11),
     teeth=between(0.80, 0.95),

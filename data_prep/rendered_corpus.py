@@ -111,7 +111,7 @@ def plan(spec: CorpusSpec) -> list[Clip]:
       number += 1
       face_seed = int(rng.integers(2**31))
       voice = _VOICES[rng.integers(len(_VOICES))]
-      pitch, rate = int(rng.integers(35, 65)), int(rng.integers(145, 185))
+      pitch, rate = int(rng.integers(35, 65)), int(rng.integers(130, 160))
       sentences = rng.permutation(len(SENTENCES[split]))
       for take in range(spec.clips):
         text = SENTENCES[split][sentences[take % len(sentences)]]

@@ -8,12 +8,14 @@ r"""Converts networks between PyTorch, safetensors and our workdirs.
 The suffix says what a file is: .pth and .pt are PyTorch's (reading them needs
 no torch, writing does), .safetensors carries its config with it; an --output
 without one becomes a workdir that launch.evaluate and launch.lipsync take.
+Adam's state goes along between PyTorch and workdirs; .safetensors has none.
 """
 
 import os
 import sys
 
 import jax
+import numpy as np
 from absl import app, flags, logging
 
 from configs import expert_lrs2, gan_lrs2
@@ -22,11 +24,23 @@ from w2l_jax import (
   inference,
   torch_checkpoint,
   train_expert,
+  train_generator,
   weight_files,
 )
+from w2l_jax.train_state import make_optimizer, with_adam
 
+# PyTorch's name: (ours, its module, its inputs).
+_NETWORKS = {
+  "sync_expert": ("expert", train_expert.make_model, train_expert.model_inputs),
+  "generator": ("generator", inference.make_model, inference.model_inputs),
+  "quality_discriminator": (
+    "discriminator",
+    train_generator.make_discriminator,
+    train_generator.discriminator_inputs,
+  ),
+}
 _NETWORK = flags.DEFINE_enum(
-  "network", None, ["sync_expert", "generator"], "Which network.", required=True
+  "network", None, list(_NETWORKS), "Which network.", required=True
 )
 _INPUT = flags.DEFINE_string(
   "input", None, "Workdir, step folder, or file of weights.", required=True
@@ -48,26 +62,51 @@ def convert(network: str, source: str, target: str) -> None:
   Raises:
     CheckpointError, TorchCheckpointError: naming the file.
   """
-  stage = "expert" if network == "sync_expert" else "generator"
-  if os.path.exists(target):
-    raise checkpoints.CheckpointError(
-      f"{target}: exists already; give another --output"
+  name, make_model, model_inputs = _NETWORKS[network]
+  stage = checkpoints.STAGES[name]
+  is_torch = target.endswith((".pth", ".pt"))
+  beside = f"{os.path.splitext(target)[0]}.json"  # Its config.
+  for path in (target, beside):
+    if os.path.exists(path) and (is_torch or path == target):
+      raise checkpoints.CheckpointError(
+        f"{path}: exists already; give another --output"
+      )
+  config = checkpoints.load_config(source, stage)
+  abstract = jax.eval_shape(
+    make_model(config).init, jax.random.key(0), *model_inputs(config)
+  )
+  variables, adam = jax.device_get(
+    (
+      checkpoints.load_variables(source, name, abstract),
+      checkpoints.load_adam(source, name, abstract),
     )
-  if stage == "expert":
-    variables, config = train_expert.load_frozen(source)
-  else:
-    _, variables, config = inference.load_generator(source)
-  variables = jax.device_get(variables)
+  )
+  if "logit_scale" in variables["params"]:  # PyTorch's file has none.
+    temperature = float(np.exp(-variables["params"]["logit_scale"]))
+    config["loss"] = {**config["loss"], "temperature": temperature}
   if target.endswith(".safetensors"):
     weight_files.save_safetensors(target, variables, config)
-  elif target.endswith((".pth", ".pt")):
-    torch_checkpoint.save(target, variables, network)
-    checkpoints.write_config(f"{os.path.splitext(target)[0]}.json", config)
+  elif is_torch:
+    settings = _full_config(config, stage)[checkpoints.optimizer_field(name)]
+    torch_checkpoint.save(
+      target,
+      variables,
+      network,
+      adam=adam,
+      learning_rate=settings["learning_rate"],
+      betas=(settings["b1"], settings["b2"]),
+      global_step=checkpoints.step_of(source) or 0,
+    )
+    checkpoints.write_config(beside, config)
   else:
     config = _full_config(config, stage)
     checkpoints.claim_workdir(target, config)
+    if adam is not None:
+      tx = make_optimizer(**config[checkpoints.optimizer_field(name)])
+      opt_state = with_adam(tx.init(variables["params"]), adam)
+      variables = {**variables, "opt_state": opt_state}
     store = checkpoints.CheckpointStore(target, keep=1)
-    store.save(0, {stage: variables}, config)
+    store.save(0, {name: variables}, config)
     store.close()
 
 

@@ -51,8 +51,7 @@ _CORPUS = {
   "tiny": rendered_corpus.CorpusSpec(identities=(2, 1, 2), clips=1),
 }
 _PAIRS = 12
-# Off: what counts as silence at the ends of a mouth track, of its greatest
-# opening.
+# The ends of a mouth track are silence below this part of its greatest opening.
 _CLOSED = 0.02
 
 
@@ -187,7 +186,7 @@ def _measure(workdir, corpus, configs, seed) -> tuple[dict, list]:
   of_expert = train_expert.make_evaluator(expert_config, test, mesh)(
     expert, thresholds=thresholds
   )
-  model, variables, config = inference.load_generator(
+  variables, config = inference.load_generator(
     os.path.join(workdir, "generator")
   )
   of_generator, _ = train_generator.make_evaluator(
@@ -197,7 +196,7 @@ def _measure(workdir, corpus, configs, seed) -> tuple[dict, list]:
     test,
     make_pairs(test, _PAIRS, seed),
     corpus,
-    inference.FaceGenerator(model),
+    inference.FaceGenerator(config),
     variables,
     config,
   )

@@ -53,7 +53,7 @@ def _evaluate_expert(checkpoint, config, split, val, mesh):
 
 
 def _evaluate_generator(checkpoint, expert_checkpoint, config, split, mesh):
-  _, variables, _ = inference.load_generator(checkpoint)
+  variables, _ = inference.load_generator(checkpoint)
   expert, expert_config = train_expert.load_frozen(expert_checkpoint)
   train_generator.check_expert(config, expert_config, expert_checkpoint)
   evaluate = train_generator.make_evaluator(config, expert_config, split, mesh)

@@ -37,6 +37,18 @@ _DETECTOR = flags.DEFINE_enum(
   sorted(detectors.DETECTORS),
   "Face detector; unset: the one that the training data were made with.",
 )
+_OPTIONS = {
+  name: flags.DEFINE_enum(
+    name, None, inference.CHOICES[name], f"{text}; unset: the checkpoint's."
+  )
+  for name, text in {
+    "ending": "Frames for all of the speech, or those that the original writes",
+    "loop": "How a video is prolonged that is shorter than the speech",
+    "no_face": "Frames without a face: unchanged, drawn where the last face "
+    "was, or an error",
+    "paste": "Whether the face is blended into the frame at its border",
+  }.items()
+}
 _BATCH_SIZE = flags.DEFINE_integer(
   "batch_size", 16, "Frames generated at a time.", lower_bound=1
 )
@@ -67,6 +79,7 @@ def main(argv):
       pads=tuple(int(p) for p in _PADS.value),
       detector=_DETECTOR.value,
       batch_size=_BATCH_SIZE.value,
+      **{k: f.value for k, f in _OPTIONS.items() if f.value is not None},
     )
   except (
     checkpoints.CheckpointError,

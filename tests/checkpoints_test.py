@@ -5,17 +5,13 @@ import os
 import shutil
 
 import jax
-import numpy as np
 import pytest
-from conftest import expert_config, gan_config
+from conftest import STEPS, assert_trees_equal, expert_config, gan_config
 
+from launch import convert_checkpoint
 from w2l_jax import checkpoints, inference, train_expert, train_generator
 from w2l_jax.checkpoints import CheckpointError
-
-
-def assert_trees_equal(a, b):
-  assert jax.tree.structure(a) == jax.tree.structure(b)
-  jax.tree.map(np.testing.assert_array_equal, a, b)
+from w2l_jax.train_state import adam_of
 
 
 def test_variables_are_the_states(expert_run, gan_run):
@@ -26,7 +22,7 @@ def test_variables_are_the_states(expert_run, gan_run):
     assert_trees_equal(jax.device_get(variables), state.expert.variables)
     assert config["stage"] == "expert"
   workdir, state = gan_run
-  _, variables, config = inference.load_generator(workdir)
+  variables, config = inference.load_generator(workdir)
   assert_trees_equal(jax.device_get(variables), state.generator.variables)
   # The checkpoint says how its faces were cut and by which expert it learnt.
   assert config["preparation"]["crop_rule"] == "box"
@@ -169,3 +165,55 @@ def test_tree_restored_on_another_structure(expert_run):
   )
   with pytest.raises(CheckpointError, match="shape .*, expected"):
     checkpoints.load_variables(workdir, "expert", abstract)
+
+
+def test_training_starts_from_a_checkpoint(
+  expert_run, gan_run, data_dir, tmp_path
+):
+  """Weights alone, or with Adam's state; every network."""
+  workdir, last = expert_run
+  config = expert_config(data_dir, num_steps=0)
+  config.init_checkpoint = workdir
+  for optimizer in (False, True):
+    config.init_optimizer = optimizer
+    state = train_expert.create_state(config, jax.random.key(7))
+    state = checkpoints.start_from(state.expert, workdir, "expert", optimizer)
+    assert_trees_equal(state.variables, last.expert.variables)
+    expected = last.expert.opt_state if optimizer else None
+    adam = adam_of(state.opt_state)
+    assert adam.count == (STEPS if optimizer else 0)
+    if optimizer:
+      assert_trees_equal(adam, adam_of(expected))
+  # And by the command's own function.
+  state = train_expert.train_and_evaluate(config, str(tmp_path / "expert"))
+  assert_trees_equal(state.expert.variables, last.expert.variables)
+
+  workdir, last = gan_run
+  config = gan_config(data_dir, expert_run[0])
+  config.init_checkpoint = config.init_discriminator = workdir
+  config.init_optimizer = True
+  state = train_generator.initial_state(config, begun=False)
+  for network in ("generator", "discriminator"):
+    started, expected = getattr(state, network), getattr(last, network)
+    assert_trees_equal(started.variables, expected.variables)
+    assert_trees_equal(adam_of(started.opt_state), adam_of(expected.opt_state))
+  # A restart does not need the file any more.
+  config.init_checkpoint = config.init_discriminator = str(tmp_path / "gone")
+  train_generator.initial_state(config, begun=True)
+  with pytest.raises(CheckpointError, match="gone: no such checkpoint"):
+    train_generator.initial_state(config, begun=False)
+  config.loss.adversarial_weight = 0.0
+  with pytest.raises(ValueError, match="but there is no discriminator"):
+    train_generator.initial_state(config, begun=True)
+
+
+def test_starting_with_an_optimizer_that_is_not_there(
+  expert_run, data_dir, tmp_path
+):
+  path = str(tmp_path / "x.safetensors")
+  convert_checkpoint.convert("sync_expert", expert_run[0], path)
+  state = train_expert.create_state(expert_config(data_dir), jax.random.key(7))
+  with pytest.raises(CheckpointError, match="weights without Adam's state"):
+    checkpoints.start_from(state.expert, path, "expert", optimizer=True)
+  started = checkpoints.start_from(state.expert, path, "expert", False)
+  assert_trees_equal(started.variables, expert_run[1].expert.variables)

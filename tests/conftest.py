@@ -160,6 +160,16 @@ def grid_folder():
 # --- Trained networks ---
 
 
+def assert_trees_equal(a, b):
+  """Bit for bit, with the path of what differs."""
+  a, b = (
+    jax.tree_util.tree_leaves_with_path(jax.device_get(t)) for t in (a, b)
+  )
+  assert [path for path, _ in a] == [path for path, _ in b]
+  for (path, x), (_, y) in zip(a, b, strict=True):
+    np.testing.assert_array_equal(x, y, err_msg=str(path))
+
+
 def schedule(config, num_steps):
   config.train.num_steps = num_steps
   config.train.eval_every_steps = 2

@@ -134,7 +134,7 @@ def test_decoding(data_dir, prepared):
   # Blue first: the astronaut's skin is redder than blue.
   red, blue = frames[..., 2].mean(), frames[..., 0].mean()
   assert red > blue + 10
-  assert dataset.source_of(record) == "someone/clip5.mp4"
+  assert dataset.text(record["source"]["file"]) == "someone/clip5.mp4"
 
   waveform = dataset.decode_audio(record)
   assert waveform.shape == (16_000,) and waveform.dtype == np.float32

@@ -411,3 +411,23 @@ def test_feather_mask(size, ramp):
   assert (np.diff(half, axis=1) >= 0).all()
   if ramp == 0:
     assert (mask == 1).all()
+
+
+def test_a_hard_paste_is_the_resized_face():
+  """As the original's inference.py: nothing outside, no blending inside."""
+  rng = np.random.default_rng(0)
+  frame = rng.integers(0, 256, (40, 50, 3), np.uint8)
+  face = rng.integers(0, 256, (24, 24, 3), np.uint8)
+  box = np.array([10.9, 5.2, 41.7, 30.0])
+  out = faces.paste(frame, face, box, feathered=False)
+  np.testing.assert_array_equal(out[5:30, 10:41], cv2.resize(face, (31, 25)))
+  out[5:30, 10:41] = frame[5:30, 10:41]
+  np.testing.assert_array_equal(out, frame)
+
+
+def test_held_boxes():
+  nan = [np.nan] * 4
+  boxes = np.array([nan, nan, [1] * 4, nan, [2] * 4, nan, nan], float)
+  np.testing.assert_array_equal(
+    faces.hold_boxes(boxes)[:, 0], [1, 1, 1, 1, 2, 2, 2]
+  )

@@ -1,8 +1,11 @@
 """Lip-syncing with a tiny generator: files in, files out."""
 
+import itertools
 import os
 
 import cv2
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import soundfile
@@ -115,14 +118,94 @@ def test_frames_without_a_face_pass(gan_run, speech, tmp_path):
   assert np.abs(np.int16(last) - 99).max() <= 3
 
 
+def test_choices(gan_run, speech, face_video, tmp_path):
+  """What the original does, on demand."""
+  path = str(tmp_path / "half.mp4")
+  write_video(
+    path, talking_frames(8) + [np.full((256, 256, 3), 99, np.uint8)] * 4
+  )
+  out = str(tmp_path / "out.mp4")
+  with pytest.raises(
+    inference.InferenceError, match="no face found in .* of 12 frames"
+  ):
+    inference.lipsync(gan_run[0], path, speech, out, no_face="error")
+  summary = inference.lipsync(gan_run[0], path, speech, out, no_face="hold")
+  assert summary.with_face == summary.frames == 20
+  # 0.8 s are 65 columns: whole windows begin at -3.2, 0, ..., 48; one more.
+  summary = inference.lipsync(
+    gan_run[0],
+    face_video,
+    speech,
+    out,
+    ending="original",
+    loop="ping_pong",
+    paste="hard",
+  )
+  assert summary.frames == 18
+  with pytest.raises(
+    inference.InferenceError, match="loop is 'bounce', expected one"
+  ):
+    inference.lipsync(gan_run[0], face_video, speech, out, loop="bounce")
+
+
+@pytest.mark.parametrize(
+  ("seconds", "frames"), [(1, 22), (2, 47), (5, 122), (10, 247)]
+)
+def test_the_originals_frame_count(seconds, frames):
+  """Its loop over windows, written out; and numbers known of it."""
+  columns = 1 + seconds * 80
+  for fps in (25, 29.97, 30, 50):
+    count = 0
+    while int(count * 80 / fps) + 16 <= columns:
+      count += 1
+    count += 1
+    assert inference.original_frame_count(columns, fps, 16, 0) == count
+  assert inference.original_frame_count(columns, 25, 16, 0) == frames
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 64, 65, 66, 150])
+def test_videos_are_prolonged(count):
+  """From the start again, or forwards and backwards."""
+  for loop in ("restart", "ping_pong"):
+    order = list(range(count))
+    if loop == "ping_pong":
+      order += order[-2:0:-1]
+    expected = (order * 4)[: 3 * count + 1]
+    found = itertools.islice(
+      inference._looped(lambda: iter(range(count)), count, loop), len(expected)
+    )
+    assert list(found) == [(i, i) for i in expected]
+
+
+def test_rgb_networks_draw_the_same_pictures(gan_run):
+  """With their colours' weights in the other order."""
+  variables, config = inference.load_generator(gan_run[0])
+  rng = np.random.default_rng(0)
+  size = config["image_size"]
+  crops = rng.integers(0, 256, (3, size, size, 3), np.uint8)
+  mels = rng.normal(size=(3, 16, 80)).astype(np.float32)
+  expected = inference.FaceGenerator(config, 3)(variables, crops, mels)
+  params = jax.tree.map(jnp.asarray, variables["params"])
+  first = params["face_encoder_blocks_0_0"]["conv"]
+  first["kernel"] = first["kernel"][:, :, jnp.array([2, 1, 0, 5, 4, 3])]
+  last = params["output_block_1"]
+  last |= {"kernel": last["kernel"][..., ::-1], "bias": last["bias"][::-1]}
+  found = inference.FaceGenerator({**config, "channel_order": "rgb"}, 3)(
+    {**variables, "params": params}, crops, mels
+  )
+  # Sums in another order: a number at the border may round the other way.
+  difference = np.abs(np.int16(found) - expected)
+  assert difference.max() <= 1 and difference.mean() < 0.01
+
+
 @pytest.mark.parametrize("size", [1, 7, 20, 33])
 def test_batching_does_not_matter(gan_run, size):
-  model, variables, _ = inference.load_generator(gan_run[0])
+  variables, config = inference.load_generator(gan_run[0])
   rng = np.random.default_rng(0)
   crops = rng.integers(0, 255, (20, 24, 24, 3), dtype=np.uint8)
   mels = rng.normal(size=(20, 16, 80)).astype(np.float32)
-  whole = inference.FaceGenerator(model, 20)(variables, crops, mels)
-  parts = inference.FaceGenerator(model, size)(variables, crops, mels)
+  whole = inference.FaceGenerator(config, 20)(variables, crops, mels)
+  parts = inference.FaceGenerator(config, size)(variables, crops, mels)
   assert parts.shape == (20, 24, 24, 3)
   assert np.abs(np.int16(parts) - whole).max() <= 1
 

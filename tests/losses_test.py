@@ -106,3 +106,45 @@ def test_adversarial_losses_are_finite_at_saturation():
   ):
     value, grad = jax.value_and_grad(f)(logits)
     assert np.isfinite(value) and np.all(np.isfinite(grad))
+
+
+def test_the_papers_adversarial_loss():
+  """log(1 - D(fake)): value and gradient, which vanish where D is sure."""
+  logits = jnp.array([[-9.0], [-1.0], [0.0], [2.0]])
+  probability = 1 / (1 + np.exp(-np.float64(logits)))
+  value, grad = jax.value_and_grad(losses.generator_adversarial_loss)(
+    logits, "saturating"
+  )
+  np.testing.assert_allclose(value, np.mean(np.log1p(-probability)), rtol=1e-6)
+  np.testing.assert_allclose(grad, -probability / 4, rtol=1e-5)
+  with pytest.raises(ValueError, match="'wgan', expected 'non_saturating' or"):
+    losses.generator_adversarial_loss(logits, "wgan")
+
+
+def numpy_cross_entropy(logits):
+  """Of square logits against the diagonal, row by row."""
+  exp = np.exp(logits - logits.max(-1, keepdims=True))
+  return -np.log(np.diag(exp / exp.sum(-1, keepdims=True)))
+
+
+@pytest.mark.parametrize("scale", [2.0, 14.0, 500.0])
+def test_contrastive_losses(scale):
+  """Within each clip's windows; within a batch; the scale is capped."""
+  rng = np.random.default_rng(0)
+  audio, face = unit(rng, (12, 6)), unit(rng, (12, 6))
+  log_scale = jnp.float32(np.log(scale))
+  loss, accuracy = losses.contrastive_loss(audio, face, log_scale, 4)
+  found, correct = [], []
+  for start in (0, 4, 8):
+    part = slice(start, start + 4)
+    logits = min(scale, 100.0) * audio[part] @ face[part].T
+    found += [numpy_cross_entropy(logits), numpy_cross_entropy(logits.T)]
+    correct += list(logits.argmax(1) == np.arange(4))
+  np.testing.assert_allclose(loss, np.mean(found), rtol=2e-5)
+  np.testing.assert_allclose(accuracy, np.mean(correct))
+  np.testing.assert_allclose(
+    losses.contrastive_sync_losses(audio, face, log_scale),
+    numpy_cross_entropy(min(scale, 100.0) * face @ audio.T),
+    rtol=2e-4,
+    atol=1e-5,
+  )

@@ -323,6 +323,17 @@ def test_conv_block(kernel_size, strides, padding, residual, train):
     np.testing.assert_allclose(
       new["var"], 0.9 * stats["var"] + 0.1 * y.var((0, 1, 2)), rtol=1e-5
     )
+    # PyTorch's, on demand; all else stays.
+    apply = layers.training_apply(block, "unbiased")
+    same, updates = apply(variables, x, train, mutable=["batch_stats"])
+    np.testing.assert_array_equal(same, out)
+    unbiased = updates["batch_stats"]["batch_norm"]
+    np.testing.assert_array_equal(unbiased["mean"], new["mean"])
+    np.testing.assert_allclose(
+      unbiased["var"],
+      0.9 * stats["var"] + 0.1 * y.var((0, 1, 2), ddof=1),
+      rtol=1e-5,
+    )
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 3), (4, 7)])
@@ -435,3 +446,8 @@ def test_he_init_keeps_the_signals_size():
       assert not np.any(params["face_encoder_blocks_3_1"]["conv"]["bias"])
   assert spread["torch"] < 1e-3
   assert spread["he"] > 0.05
+
+
+def test_unknown_running_variance():
+  with pytest.raises(ValueError, match="'sample', expected 'biased' or"):
+    layers.training_apply(layers.ConvBlock(1, 1), "sample")

@@ -2,6 +2,7 @@
 
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from w2l_jax import network_inputs
 
@@ -44,4 +45,27 @@ def test_fold_time_is_batch_major():
 def test_to_float():
   np.testing.assert_allclose(
     network_inputs.to_float(jnp.array([0, 51, 255], jnp.uint8)), [0, 0.2, 1]
+  )
+
+
+def test_channel_order():
+  """Pictures are BGR; what the networks take and give may be RGB."""
+  pictures = np.random.default_rng(0).integers(0, 256, (2, 4, 4, 3), np.uint8)
+  floats = network_inputs.to_float(jnp.asarray(pictures), "rgb")
+  np.testing.assert_allclose(floats, pictures[..., ::-1] / 255, rtol=1e-6)
+  # What is float is already what the networks take.
+  assert network_inputs.to_float(floats, "rgb") is floats
+  for order in ("bgr", "rgb"):
+    there = network_inputs.to_float(jnp.asarray(pictures), order)
+    np.testing.assert_array_equal(
+      network_inputs.to_pictures(there, order), pictures
+    )
+  with pytest.raises(ValueError, match="'gbr', expected one of"):
+    network_inputs.to_float(floats, "gbr")
+
+
+def test_pictures_are_rounded_and_clipped():
+  values = jnp.array([[[-0.1, 0.4 / 255, 0.6 / 255], [1.1, 1.0, 0.5]]])
+  np.testing.assert_array_equal(
+    network_inputs.to_pictures(values), [[[0, 0, 1], [255, 255, 128]]]
   )

@@ -649,7 +649,7 @@ path = prepare._clip_file(clip_dir, "someone/clip5") + ".npz"
 directory = prepare.pack({"train": [path]}, settings, output)
 split = dataset.Split(directory, "train")
 assert dataset.decode_frames(split[0]).shape == (25, 24, 24, 3)
-assert dataset.source_of(split[0]) == "someone/clip5.mp4"
+assert dataset.text(split[0]["source"]["file"]) == "someone/clip5.mp4"
 loaded = [m for m in sys.modules if m.split(".")[0] == "tensorflow"]
 sys.exit(f"imported: {loaded}" if loaded else 0)
 """

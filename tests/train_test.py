@@ -13,7 +13,12 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 import pytest
-from conftest import STEPS, expert_config, gan_config
+from conftest import (
+  STEPS,
+  assert_trees_equal,
+  expert_config,
+  gan_config,
+)
 
 from configs import gan_lrs2, generator_grid
 from w2l_jax import (
@@ -29,11 +34,6 @@ from w2l_jax import (
   video,
 )
 from w2l_jax.train_state import make_optimizer
-
-
-def assert_trees_equal(a, b):
-  assert jax.tree.structure(a) == jax.tree.structure(b)
-  jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
 def untimed(workdir):
@@ -433,6 +433,52 @@ def test_phases_begin_where_they_should(tmp_path):
     if "train/phase" in m
   }
   assert found == {1: 0, 2: 0, 3: 2, 4: 2}
+
+
+def test_the_sync_weight_on_restart(tmp_path):
+  """Kept, or the initial one again, as in the original; by the loop."""
+  config = gan_lrs2.get_config("tiny")
+  state = train_generator.GeneratorTrainState(
+    jnp.int32(3), None, None, jnp.float32(0.03)
+  )
+  assert train_generator.restart_sync_weight(config)(state).sync_weight > 0
+  config.loss.sync_weight_on_restart = "initial"
+  rule = train_generator.restart_sync_weight(config)
+  assert rule(state).sync_weight == 0
+  config.loss.sync_weight_on_restart = "lost"
+  with pytest.raises(ValueError, match="'lost', expected 'kept' or"):
+    train_generator.restart_sync_weight(config)
+  mesh = sharding.make_mesh(1)
+
+  def run(num_steps):
+    return train_loop.run(
+      workdir=str(tmp_path),
+      config={},
+      schedule=ml_collections.ConfigDict(
+        {
+          "num_steps": num_steps,
+          "log_every_steps": 9,
+          "eval_every_steps": 9,
+          "save_every_steps": 9,
+          "keep": 1,
+        }
+      ),
+      mesh=mesh,
+      state=sharding.put_replicated(mesh, state.replace(step=jnp.int32(0))),
+      frozen={},
+      train_steps={
+        0: lambda state, batch, frozen: (
+          state.replace(step=state.step + 1),
+          {"weight": state.sync_weight},
+        )
+      },
+      batches=lambda first: itertools.repeat({"x": np.zeros((1, 1))}),
+      evaluate=lambda state, frozen, writer: {},
+      after_restore=rule,
+    )
+
+  assert run(1).sync_weight == np.float32(0.03)
+  assert run(2).sync_weight == 0
 
 
 def test_long_gradients_are_shortened():

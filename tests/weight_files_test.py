@@ -7,36 +7,38 @@ import os
 import jax
 import numpy as np
 import pytest
+from conftest import assert_trees_equal
 
+from configs import expert_rendered
 from launch import convert_checkpoint
 from w2l_jax import (
   checkpoints,
   inference,
   torch_checkpoint,
   train_expert,
+  train_generator,
   weight_files,
 )
 from w2l_jax.checkpoints import CheckpointError
-
-
-def assert_trees_equal(a, b):
-  a, b = (
-    jax.tree_util.tree_leaves_with_path(jax.device_get(t)) for t in (a, b)
-  )
-  assert [path for path, _ in a] == [path for path, _ in b]
-  for (path, x), (_, y) in zip(a, b, strict=True):
-    np.testing.assert_array_equal(x, y, err_msg=str(path))
+from w2l_jax.train_state import adam_of
 
 
 def test_every_form_holds_the_same_network(gan_run, expert_run, tmp_path):
   """workdir to safetensors to PyTorch to workdir: equal bits, same config."""
 
-  def load_generator(path):
-    return inference.load_generator(path)[1:]
+  def load_discriminator(path):
+    config = checkpoints.load_config(path, "generator")
+    abstract = jax.eval_shape(
+      train_generator.make_discriminator(config).init,
+      jax.random.key(0),
+      *train_generator.discriminator_inputs(config),
+    )
+    return checkpoints.load_variables(path, "discriminator", abstract), config
 
   for network, stage, workdir, load in (
-    ("generator", "generator", gan_run[0], load_generator),
+    ("generator", "generator", gan_run[0], inference.load_generator),
     ("sync_expert", "expert", expert_run[0], train_expert.load_frozen),
+    ("quality_discriminator", "generator", gan_run[0], load_discriminator),
   ):
     variables, config = load(workdir)
     source = workdir
@@ -52,6 +54,43 @@ def test_every_form_holds_the_same_network(gan_run, expert_run, tmp_path):
         assert found_config[key] == config[key]
       source = target
     assert checkpoints.describe(source)[:2] == (stage, 0)
+
+
+def test_adams_state_goes_to_pytorch_and_back(gan_run, tmp_path):
+  pytest.importorskip("torch")
+  workdir, state = gan_run
+  for network, name in (
+    ("generator", "generator"),
+    ("quality_discriminator", "discriminator"),
+  ):
+    source, expected = workdir, getattr(state, name)
+    for target in (f"{name}.pth", name):
+      target = str(tmp_path / target)
+      convert_checkpoint.convert(network, source, target)
+      adam = checkpoints.load_adam(target, name, expected.variables)
+      assert_trees_equal(adam, adam_of(expected.opt_state))
+      source = target
+
+
+def test_a_contrastive_experts_temperature_goes_along(tmp_path):
+  """The original's file has no place for it; the config beside it has."""
+  pytest.importorskip("torch")
+  config = expert_rendered.get_config("tiny")
+  config.image_size = 24
+  state = train_expert.create_state(config, jax.random.key(0))
+  variables = jax.device_get(state.expert.variables)
+  variables["params"]["logit_scale"] = np.float32(2.5)
+  plain = checkpoints.to_plain(config)
+  plain["preparation"] = weight_files.original_config("expert")["preparation"]
+  source = str(tmp_path / "x.safetensors")
+  weight_files.save_safetensors(source, variables, plain)
+  target = str(tmp_path / "x.pth")
+  convert_checkpoint.convert("sync_expert", source, target)
+  found, _ = train_expert.load_frozen(target)
+  found = jax.device_get(found)
+  scale = found["params"].pop("logit_scale")
+  np.testing.assert_allclose(scale, variables["params"].pop("logit_scale"))
+  assert_trees_equal(found, variables)
 
 
 def test_pytorch_files_are_taken_for_the_originals(tmp_path):

@@ -320,3 +320,58 @@ def test_rows_can_be_sliced():
   picked = rows[np.array([7, 0])]
   assert picked.audio.tolist() == [107, 100]
   assert picked.in_sync.tolist() == [407, 400]
+
+
+@pytest.mark.parametrize("distance", [1, 3, 8])
+def test_windows_of_one_clip_follow_each_other(distance):
+  """The contrastive expert's batches: in sync, valid, far enough apart."""
+  spec = window_sampler.WindowSpec(
+    windows_per_clip=4, min_negative_distance=distance
+  )
+  sampler = window_sampler.WindowSampler(make_index(), spec, "expert")
+  single = dataclasses.replace(spec, windows_per_clip=1)
+  valid = [
+    {a for a, _ in valid_pairs(shape, single, "expert")} for shape in SHAPES
+  ]
+  seen = set()
+  for step in range(200):
+    rows = sampler.rows(3, step, 24)
+    np.testing.assert_array_equal(rows.audio, rows.target)
+    assert np.all(rows.in_sync == 1)
+    for start in range(0, 24, 4):
+      group = rows[slice(start, start + 4)]
+      assert len(set(group.record)) == 1
+      assert set(group.audio) <= valid[group.record[0]]
+      gaps = np.diff(np.sort(group.audio))
+      assert gaps.min() >= distance
+      seen |= {(int(group.record[0]), int(a)) for a in group.audio}
+  # Every window is chosen sometime, of clips that can hold four: where four
+  # only just fit in, most windows are in no such group.
+  for record, frames in enumerate(valid):
+    fits = len(
+      range(min(frames, default=1), max(frames, default=0) + 1, distance)
+    )
+    if fits < 4:
+      assert not any(r == record for r, _ in seen)
+    elif fits > 6:
+      assert {(record, a) for a in frames} <= seen
+    else:
+      assert any(r == record for r, _ in seen)
+  with pytest.raises(dataset.DatasetError, match="10 does not divide by"):
+    sampler.rows(3, 0, 10)
+  many = dataclasses.replace(spec, windows_per_clip=99)
+  with pytest.raises(dataset.DatasetError, match="99 such windows a clip"):
+    window_sampler.WindowSampler(make_index(), many, "expert")
+
+
+def test_evaluation_pairs_are_the_same_for_a_contrastive_expert():
+  """two_way and the generator know no groups."""
+  spec = window_sampler.WindowSpec(windows_per_clip=4)
+  for stage in ("two_way", "generator"):
+    rows = [
+      window_sampler.WindowSampler(
+        make_index(), dataclasses.replace(spec, windows_per_clip=n), stage
+      ).rows(0, 1, 16)
+      for n in (1, 4)
+    ]
+    np.testing.assert_array_equal(rows[0].other, rows[1].other)

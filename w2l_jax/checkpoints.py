@@ -15,9 +15,21 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from w2l_jax import torch_checkpoint, weight_files
+from w2l_jax.train_state import (
+  NetworkState,
+  adam_of,
+  make_optimizer,
+  with_adam,
+)
 
 CONFIG_FILE = "config.json"
 _STEPS = "checkpoints"
+# The stage whose checkpoints hold a network.
+STAGES = {
+  "expert": "expert",
+  "generator": "generator",
+  "discriminator": "generator",
+}
 
 # Fields that do not change a run's result and so may differ on a restart, in
 # the run's own config and in that of its expert.
@@ -25,6 +37,7 @@ _FREE_FIELDS = (
   r"(expert\.)?train\.(num_steps|log_every_steps|save_every_steps|keep)",
   r"(expert\.)?data\.(num_threads|num_workers|dir|contents)",
   r"expert\.train\.eval_every_steps",
+  r"inference\..*",
 )
 # In stage 2 the sync loss is switched on by an evaluation.
 _FREE_IN_STAGE_1 = (r"train\.eval_every_steps",)
@@ -63,7 +76,7 @@ def claim_workdir(workdir: str, config: dict) -> None:
   free = _FREE_FIELDS
   if config["stage"] == "expert":
     free += _FREE_IN_STAGE_1
-  if os.path.exists(path) and _saved_steps(epath.Path(workdir)):
+  if os.path.exists(path) and is_begun(workdir):
     with open(path) as f:
       saved = json.load(f)
     if saved["stage"] != config["stage"]:
@@ -256,12 +269,12 @@ def load_config(path: str, stage: str) -> dict:
   return config
 
 
-def load_variables(path: str, stage: str, abstract: dict) -> dict:
+def load_variables(path: str, network: str, abstract: dict) -> dict:
   """Reads one network's variables, without the rest of the train state.
 
   Args:
     path: a workdir, a step folder or a file of weights.
-    stage: "expert" or "generator": the network.
+    network: one of STAGES.
     abstract: {"params": ..., "batch_stats": ...} of jax.ShapeDtypeStructs.
 
   Returns:
@@ -271,39 +284,111 @@ def load_variables(path: str, stage: str, abstract: dict) -> dict:
     CheckpointError: if there is no such checkpoint, or it is of another
       network or size.
   """
-  load_config(path, stage)
+  load_config(path, STAGES[network])
   if weight_files.is_weight_file(path):
-    try:
-      variables = weight_files.load_variables(path, stage)
-    except (
-      weight_files.WeightFileError,
-      torch_checkpoint.TorchCheckpointError,
-    ) as e:
-      raise CheckpointError(str(e)) from e
-    _check_shapes(path, stage, abstract, variables)
-    return jax.device_put(variables)
+    variables, _ = _load_weight_file(path, network)
+  else:
+    path, _ = _find(path)
+    variables = _restore(path, network, abstract)
+  _check_shapes(path, network, abstract, variables)
+  return jax.device_put(variables)
+
+
+def load_adam(path: str, network: str, abstract: dict):
+  """Reads Adam's state of one network.
+
+  Args:
+    path, network, abstract: as for `load_variables`.
+
+  Returns:
+    An optax.ScaleByAdamState, or None if the checkpoint has none.
+
+  Raises:
+    CheckpointError: as `load_variables`.
+  """
+  config = load_config(path, STAGES[network])
+  if weight_files.is_weight_file(path):
+    return _load_weight_file(path, network)[1]
   where, _ = _find(path)
-  item = {stage: abstract}
+  saved = ocp.PyTreeCheckpointer().metadata(where / "state").item_metadata
+  if "opt_state" not in saved[network]:
+    return None
+  tx = make_optimizer(**config[optimizer_field(network)])
+  opt_state = jax.eval_shape(tx.init, abstract["params"])
+  restored = _restore(where, network, {"opt_state": opt_state})
+  return adam_of(restored["opt_state"])
+
+
+def optimizer_field(network: str) -> str:
+  """Returns the config field of a network's optimizer; network: of STAGES."""
+  own = network == "discriminator"
+  return "discriminator_optimizer" if own else "optimizer"
+
+
+def start_from(
+  state: NetworkState, path: str, network: str, optimizer: bool
+) -> NetworkState:
+  """Returns a network's initial state with weights from a checkpoint.
+
+  Args:
+    state: as initialised.
+    path, network: as for `load_variables`.
+    optimizer: whether Adam goes on from its state there, too.
+
+  Raises:
+    CheckpointError: as `load_variables`; also if Adam's state is wanted and
+      there is none.
+  """
+  variables = load_variables(path, network, state.variables)
+  opt_state = state.opt_state
+  if optimizer:
+    adam = load_adam(path, network, state.variables)
+    if adam is None:
+      raise CheckpointError(
+        f"{path}: holds weights without Adam's state; start from them with "
+        "config.init_optimizer=False"
+      )
+    opt_state = with_adam(opt_state, jax.device_put(adam))
+  return NetworkState(
+    variables["params"], variables.get("batch_stats", {}), opt_state
+  )
+
+
+def is_begun(workdir: str) -> bool:
+  """Whether a run has saved anything in a workdir."""
+  return bool(_saved_steps(epath.Path(workdir)))
+
+
+def _load_weight_file(path: str, network: str):
   try:
-    restored = ocp.PyTreeCheckpointer().restore(
+    return weight_files.load(path, STAGES[network], network)
+  except (
+    weight_files.WeightFileError,
+    torch_checkpoint.TorchCheckpointError,
+  ) as e:
+    raise CheckpointError(str(e)) from e
+
+
+def _restore(where: epath.Path, network: str, abstract: dict) -> dict:
+  """Restores a part of one network's state."""
+  item = {network: abstract}
+  try:
+    return ocp.PyTreeCheckpointer().restore(
       where / "state",
       args=ocp.args.PyTreeRestore(
         item=item,
         restore_args=ocp.checkpoint_utils.construct_restore_args(item),
         partial_restore=True,
       ),
-    )
+    )[network]
   except (ValueError, KeyError, OSError) as e:
     raise CheckpointError(
-      f"{where}: cannot be read as a {stage} of the size that its config "
+      f"{where}: cannot be read as a {network} of the size that its config "
       f"names; it is damaged or the code has changed ({e})"
     ) from e
-  variables = restored[stage]
-  _check_shapes(where, stage, abstract, variables)
-  return jax.device_put(variables)
 
 
-def _check_shapes(where, stage: str, abstract: dict, variables: dict) -> None:
+def _check_shapes(where, network: str, abstract: dict, variables: dict) -> None:
   """Names the first array that is missing, too much, or of another shape.
 
   Orbax restores arrays of any shape without a word.
@@ -311,7 +396,7 @@ def _check_shapes(where, stage: str, abstract: dict, variables: dict) -> None:
   wanted = dict(jax.tree_util.tree_leaves_with_path(abstract))
   found = dict(jax.tree_util.tree_leaves_with_path(variables))
   of_config = (
-    f"{where}: cannot be read as a {stage} of the size that its config"
+    f"{where}: cannot be read as a {network} of the size that its config"
   )
   for path in sorted(wanted.keys() ^ found.keys(), key=str):
     what = "is missing" if path in wanted else "is not part of it"

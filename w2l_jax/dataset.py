@@ -208,11 +208,6 @@ def text(value) -> str:
   return value.decode() if isinstance(value, bytes) else str(value)
 
 
-def source_of(record: dict) -> str:
-  """Returns the path of a record's source below its folder."""
-  return text(record["source"]["file"])
-
-
 def decode_frames(record: dict, frames: slice = slice(None)) -> np.ndarray:
   """Decodes some of a record's frames to [T, S, S, 3] uint8, BGR."""
   return np.stack(

@@ -138,6 +138,14 @@ def smooth_boxes(boxes: np.ndarray, frames: int) -> np.ndarray:
   return smooth
 
 
+def hold_boxes(boxes: np.ndarray) -> np.ndarray:
+  """Fills frames without a box [T, 4] with the box before, or the first."""
+  valid = np.isfinite(boxes[:, 0])
+  known = np.where(valid, np.arange(len(boxes)), -1)
+  last = np.maximum.accumulate(known)
+  return boxes[np.where(last < 0, int(np.argmax(valid)), last)]
+
+
 def pad_boxes(boxes: np.ndarray, pads: tuple[int, int, int, int]) -> np.ndarray:
   """Widens boxes [T, 4] by pads (top, bottom, left, right), in pixels."""
   top, bottom, left, right = pads
@@ -183,18 +191,25 @@ def feather_mask(height: int, width: int, ramp: float = 0.08) -> np.ndarray:
   return (linear * linear * (3 - 2 * linear))[..., None]
 
 
-def paste(frame: np.ndarray, face: np.ndarray, box: np.ndarray) -> np.ndarray:
-  """Returns a copy of `frame` with `face` in `box`, blended at its border.
+def paste(
+  frame: np.ndarray, face: np.ndarray, box: np.ndarray, feathered: bool = True
+) -> np.ndarray:
+  """Returns a copy of `frame` with `face` in `box`.
 
   Args:
     frame: [H, W, 3] uint8.
     face: [S, S, 3] uint8.
     box: [4]; cut to whole pixels as in `crop`.
+    feathered: whether to blend at the border; if not, the face is resized and
+      set in as the original's inference.py does.
   """
   y1, y2, x1, x2 = whole_pixels(box, *frame.shape[:2])
+  out = frame.copy()
+  if not feathered:
+    out[y1:y2, x1:x2] = cv2.resize(face, (x2 - x1, y2 - y1))
+    return out
   patch = cv2.resize(face, (x2 - x1, y2 - y1), interpolation=cv2.INTER_CUBIC)
   mask = feather_mask(y2 - y1, x2 - x1)
-  out = frame.copy()
   blend = mask * patch + (1 - mask) * frame[y1:y2, x1:x2]
   out[y1:y2, x1:x2] = np.clip(np.rint(blend), 0, 255).astype(np.uint8)
   return out

@@ -5,6 +5,7 @@ faces.py, files from video.py; this module is the order of things.
 """
 
 import dataclasses
+import itertools
 from collections.abc import Iterator
 from fractions import Fraction
 
@@ -31,8 +32,46 @@ PHOTO_FPS = 25
 _SILENT = 2**-15
 
 
+# Frames held while a video is played backwards.
+_BACKWARDS = 64
+CHOICES = {
+  "ending": ("padded", "original"),
+  "loop": ("restart", "ping_pong"),
+  "no_face": ("pass", "hold", "error"),
+  "paste": ("feathered", "hard"),
+}
+
+
 class InferenceError(ValueError):
   """The inputs cannot be lip-synced; the message says why and what to do."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+  """How a video is made; config.inference holds the defaults.
+
+  Attributes:
+    ending: "padded": a frame for all of the speech, silence after its end;
+      "original": frames whose mel window is whole, and one more.
+    loop: where the speech is longer than the video: "restart", the original's,
+      or "ping_pong", forwards and backwards.
+    no_face: frames without a face: "pass" unchanged, "hold" the last face's
+      box, or "error", the original's.
+    paste: "feathered" or "hard", the original's.
+  """
+
+  ending: str = "padded"
+  loop: str = "restart"
+  no_face: str = "pass"
+  paste: str = "feathered"
+
+  def __post_init__(self):
+    """Refuses unknown words."""
+    for name, words in CHOICES.items():
+      if getattr(self, name) not in words:
+        raise InferenceError(
+          f"{name} is {getattr(self, name)!r}, expected one of {words}"
+        )
 
 
 def make_model(config) -> Generator:
@@ -80,27 +119,41 @@ def frame_mels(
   return padded[starts[:, None] + np.arange(columns)]
 
 
+def original_frame_count(
+  num_columns: int, fps: float, columns: int, offset: int
+) -> int:
+  """How many frames the original writes for a mel of `num_columns` columns.
+
+  Those whose window is whole, and one that takes the last window
+  (inference.py).  Other arguments as in `frame_mels`.
+  """
+  most = int(np.ceil(num_columns * fps / windows.MEL_COLUMNS_PER_SECOND)) + 1
+  starts = windows.mel_start(np.arange(most) + offset * fps / windows.FPS, fps)
+  return int(np.argmax(starts + columns > num_columns)) + 1
+
+
 class FaceGenerator:
   """A generator with its variables: faces and mels in, faces out."""
 
-  def __init__(self, model: Generator, batch_size: int = 16):
+  def __init__(self, config, batch_size: int = 16):
     """Compiles nothing yet; one batch shape is compiled at first use.
 
     Args:
-      model: the network.
+      config: of the generator, or a checkpoint's.
       batch_size: frames at a time.
     """
     self._batch_size = batch_size
+    model, order = make_model(config), config["channel_order"]
 
     @jax.jit
     def generate(variables, mels, frames):
-      frames = network_inputs.to_float(frames)
+      frames = network_inputs.to_float(frames, order)
       fake = model.apply(
         variables,
         network_inputs.mel_image(mels),
         network_inputs.generator_faces(frames, frames),
       )
-      return jnp.clip(jnp.rint(fake * 255.0), 0, 255).astype(jnp.uint8)
+      return network_inputs.to_pictures(fake, order)
 
     self._generate = generate
 
@@ -133,24 +186,23 @@ class FaceGenerator:
     return np.concatenate(out)
 
 
-def load_generator(path: str) -> tuple[Generator, dict, dict]:
+def load_generator(path: str) -> tuple[dict, dict]:
   """Reads a trained generator.
 
   Args:
     path: a workdir or step folder of stage 2.
 
   Returns:
-    (model, variables, the config that it was trained with).
+    (variables, the config that it was trained with).
 
   Raises:
     CheckpointError: if it is none.
   """
   config = checkpoints.load_config(path, "generator")
-  model = make_model(config)
   abstract = jax.eval_shape(
-    model.init, jax.random.key(0), *model_inputs(config)
+    make_model(config).init, jax.random.key(0), *model_inputs(config)
   )
-  return model, checkpoints.load_variables(path, "generator", abstract), config
+  return checkpoints.load_variables(path, "generator", abstract), config
 
 
 @dataclasses.dataclass
@@ -179,15 +231,23 @@ def _photo_or_video(face: str):
   return fps, lambda: video.frames_at_rate(face, float(fps))
 
 
-def _looped(frames, total: int) -> Iterator[tuple[int, np.ndarray]]:
-  """Yields (source index, frame) `total` times, from the start when it ends."""
-  count = 0
+def _looped(frames, count: int, loop: str) -> Iterator[tuple[int, np.ndarray]]:
+  """Yields (source index, frame) without end.
+
+  Args:
+    frames: a function that iterates over the frames.
+    count: how many there are.
+    loop: as in Options.
+  """
   while True:
-    for i, frame in enumerate(frames()):
-      if count == total:
-        return
-      yield i, frame
-      count += 1
+    yield from enumerate(frames())
+    if loop == "ping_pong":
+      # Backwards, without the two turning points; decoded again for each part,
+      # so that memory does not grow with the video.
+      for end in range(count - 1, 1, -_BACKWARDS):
+        start = max(1, end - _BACKWARDS)
+        part = list(itertools.islice(enumerate(frames()), start, end))
+        yield from reversed(part)
 
 
 def lipsync(
@@ -199,12 +259,13 @@ def lipsync(
   pads: tuple[int, int, int, int] = (0, 0, 0, 0),
   detector: str | None = None,
   batch_size: int = 16,
+  **choices: str,
 ) -> Summary:
   """Makes the face in a video or photo say the speech.
 
   The output is as long as the speech; a shorter video is repeated, a longer
-  one cut.  Frames without a face pass unchanged.  Memory does not grow with
-  the video: it is decoded once for the boxes and once more for the faces.
+  one cut.  Memory does not grow with the video: it is decoded once for the
+  boxes and once more for the faces.
 
   Args:
     checkpoint: a workdir or step folder of stage 2.
@@ -214,6 +275,7 @@ def lipsync(
     pads: pixels to add to the box: top, bottom, left, right.
     detector: a name of detectors.DETECTORS; None is the checkpoint's own.
     batch_size: frames generated at a time.
+    **choices: of Options, in place of the checkpoint's.
 
   Returns:
     A summary.
@@ -221,7 +283,8 @@ def lipsync(
   Raises:
     CheckpointError, MediaError, InferenceError: naming the file.
   """
-  model, variables, config = load_generator(checkpoint)
+  variables, config = load_generator(checkpoint)
+  options = Options(**{**config.get("inference", {}), **choices})
   preparation = config["preparation"]
   tracking = faces.Tracking(**preparation["tracking"])
   waveform, sample_rate = video.read_audio(speech)
@@ -244,15 +307,27 @@ def lipsync(
       f"{face}: no face found in {len(boxes)} frames; expected one that looks "
       "towards the camera; another --detector may find it"
     )
+  missing = np.flatnonzero(~np.isfinite(boxes[:, 0]))
+  if options.no_face == "error" and len(missing):
+    raise InferenceError(
+      f"{face}: no face found in {len(missing)} of {len(boxes)} frames, the "
+      f"first at {missing[0] / float(fps):.2f} s; cut them out, or let them "
+      "pass with no_face=pass"
+    )
   boxes = faces.smooth_boxes(boxes, tracking.smooth_frames)
+  if options.no_face == "hold":
+    boxes = faces.hold_boxes(boxes)
   boxes = faces.pad_boxes(boxes, pads)
 
   mel = audio.log_mel(waveform, sample_rate, preparation["audio_padding"])
   spec = config["windows"]
-  mels = frame_mels(
-    mel, total, float(fps), spec["mel_columns"], spec["inference_mel_offset"]
-  )
-  generator = FaceGenerator(model, batch_size)
+  timing = float(fps), spec["mel_columns"], spec["inference_mel_offset"]
+  if options.ending == "original":
+    total = original_frame_count(len(mel), *timing)
+  mels = frame_mels(mel, total, *timing)
+  if options.ending == "original":
+    mels[-1] = mel[-spec["mel_columns"] :]
+  generator = FaceGenerator(config, batch_size)
   size = config["image_size"]
   with_face = 0
 
@@ -270,14 +345,19 @@ def lipsync(
       new = dict(zip(chosen, generated, strict=True))
     for j, (i, frame) in enumerate(batch):
       if j in new:
-        frame = faces.paste(frame, new[j], boxes[i])
+        feathered = options.paste == "feathered"
+        frame = faces.paste(frame, new[j], boxes[i], feathered)
       writer.write(frame)
     with_face += len(chosen)
 
   count, batch = 0, []
   with video.VideoWriter(outfile, fps, waveform, sample_rate) as writer:
+    looped = _looped(frames, len(boxes), options.loop)
     for item in tqdm.tqdm(
-      _looped(frames, total), total=total, desc="lip-syncing", unit="frame"
+      itertools.islice(looped, total),
+      total=total,
+      desc="lip-syncing",
+      unit="frame",
     ):
       batch.append(item)
       count += 1

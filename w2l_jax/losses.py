@@ -61,6 +61,59 @@ def sync_losses(
   return binary_cross_entropy(p, jnp.ones_like(p))
 
 
+def _similarities(audio, face, logit_scale) -> jax.Array:
+  """Scaled cosines of every audio with every face: [..., W, D] to [..., W, W].
+
+  The scale is capped at 100, as CLIP does (Radford et al. 2021, section 2.5).
+  """
+  scale = jnp.exp(jnp.minimum(logit_scale, jnp.log(100.0)))
+  return scale * jnp.einsum("...wd,...vd->...wv", audio, face)
+
+
+def contrastive_loss(
+  audio_embedding: jax.Array,
+  face_embedding: jax.Array,
+  logit_scale: jax.Array,
+  windows_per_clip: int,
+) -> tuple[jax.Array, jax.Array]:
+  """Every window's speech must find its own faces in its clip, and vice versa.
+
+  Args:
+    audio_embedding, face_embedding: [B, D], unit length, in sync; windows of
+      one clip follow each other.
+    logit_scale: logarithm of the inverse temperature.
+    windows_per_clip: W.
+
+  Returns:
+    (symmetric cross-entropy over the W windows of each clip, how often speech
+    finds its faces); chance is log W and 1 / W.
+  """
+  shape = (-1, windows_per_clip, audio_embedding.shape[-1])
+  logits = _similarities(
+    audio_embedding.reshape(shape), face_embedding.reshape(shape), logit_scale
+  )
+  own = jnp.arange(windows_per_clip)
+  labels = jnp.broadcast_to(own, logits.shape[:-1])
+  loss = optax.softmax_cross_entropy_with_integer_labels
+  both = loss(logits, labels) + loss(jnp.swapaxes(logits, -1, -2), labels)
+  correct = jnp.argmax(logits, axis=-1) == labels
+  return jnp.mean(both) / 2, jnp.mean(correct.astype(both.dtype))
+
+
+def contrastive_sync_losses(
+  audio_embedding: jax.Array, face_embedding: jax.Array, logit_scale: jax.Array
+) -> jax.Array:
+  """Stage-2 sync loss of each window, [B], by a contrastive expert.
+
+  Every window's faces must find their own speech among the batch's; chance is
+  log B.
+  """
+  logits = _similarities(face_embedding, audio_embedding, logit_scale)
+  return optax.softmax_cross_entropy_with_integer_labels(
+    logits, jnp.arange(logits.shape[0])
+  )
+
+
 def masked_mean(values: jax.Array, mask: jax.Array) -> jax.Array:
   """Mean of values [B] where mask [B] is 1; 0 where it is 0 everywhere."""
   return jnp.sum(values * mask) / jnp.maximum(jnp.sum(mask), 1.0)
@@ -71,11 +124,27 @@ def l1_loss(fake: jax.Array, real: jax.Array) -> jax.Array:
   return jnp.mean(jnp.abs(fake - real))
 
 
-def generator_adversarial_loss(fake_logits: jax.Array) -> jax.Array:
-  """Mean of -log D(fake): the original's non-saturating form.
+def generator_adversarial_loss(
+  fake_logits: jax.Array, form: str = "non_saturating"
+) -> jax.Array:
+  """The generator's side of the game, a mean over frames.
 
-  The paper writes log(1 - D(fake)); the code does not (hq_wav2lip_train.py).
+  Args:
+    fake_logits: [N, 1], the discriminator's of generated frames.
+    form: "non_saturating", -log D(fake), the code's (hq_wav2lip_train.py), or
+      "saturating", log(1 - D(fake)), the paper's (section 3.4), whose gradient
+      vanishes where the discriminator is sure.
   """
+  if form == "saturating":
+    return -jnp.mean(
+      optax.sigmoid_binary_cross_entropy(
+        fake_logits, jnp.zeros_like(fake_logits)
+      )
+    )
+  if form != "non_saturating":
+    raise ValueError(
+      f"adversarial_form is {form!r}, expected 'non_saturating' or 'saturating'"
+    )
   return jnp.mean(
     optax.sigmoid_binary_cross_entropy(fake_logits, jnp.ones_like(fake_logits))
   )

@@ -7,12 +7,33 @@ evaluation share it, so that a face means the same in all of them.
 import jax
 import jax.numpy as jnp
 
+CHANNEL_ORDERS = ("bgr", "rgb")
 
-def to_float(frames: jax.Array) -> jax.Array:
-  """uint8 pictures to float32 in [0, 1]; floats pass unchanged."""
-  if frames.dtype == jnp.uint8:
-    return frames.astype(jnp.float32) / 255.0
-  return frames
+
+def to_float(frames: jax.Array, channel_order: str = "bgr") -> jax.Array:
+  """Pictures as the networks take them; floats pass unchanged, they are such.
+
+  Args:
+    frames: uint8 [..., H, W, 3], BGR as OpenCV reads them, or float.
+    channel_order: of the networks: "bgr", the original's, or "rgb".
+
+  Returns:
+    float32 in [0, 1].
+  """
+  if channel_order not in CHANNEL_ORDERS:
+    raise ValueError(
+      f"channel_order is {channel_order!r}, expected one of {CHANNEL_ORDERS}"
+    )
+  if frames.dtype != jnp.uint8:
+    return frames
+  frames = frames.astype(jnp.float32) / 255.0
+  return frames[..., ::-1] if channel_order == "rgb" else frames
+
+
+def to_pictures(frames: jax.Array, channel_order: str = "bgr") -> jax.Array:
+  """The generator's [..., H, W, 3] in [0, 1] as uint8 BGR, rounded."""
+  frames = jnp.clip(jnp.rint(frames * 255.0), 0, 255).astype(jnp.uint8)
+  return frames[..., ::-1] if channel_order == "rgb" else frames
 
 
 def fold_time(x: jax.Array) -> jax.Array:

@@ -1,30 +1,23 @@
 """Weights of the PyTorch original to Flax variables, and back.
 
 Names follow a rule, not a table: our modules carry the original's keys (see
-docs/DECISIONS.md).  Reading needs no torch: a .pth file is a zip (or, before
-2020, a plain stream) of pickled tensor descriptions beside raw numbers, and a
-pickle that asks for anything else is refused unread.  Writing uses torch.
+docs/DECISIONS.md).  Reading needs no torch (torch_file.py); writing does.
 
 Layouts: convolutions are OIHW there and HWIO here; transposed ones IOHW there
 and HWIO, flipped in both spatial axes, here.
 """
 
 import collections
-import dataclasses
-import io
 import os
-import pickle
 import re
-import struct
-import zipfile
-from typing import Any
 
 import jax
 import jax.numpy as jnp
-import ml_dtypes
 import numpy as np
+import optax
 
 from w2l_jax import models
+from w2l_jax.torch_file import TorchCheckpointError, read
 
 # How the original names what is called this here.
 _CLASSES = {
@@ -45,45 +38,14 @@ _PARTS = {
   ),
   "quality_discriminator": ("face_encoder_blocks", "binary_pred"),
 }
-_STORAGES = {
-  "FloatStorage": np.dtype("<f4"),
-  "DoubleStorage": np.dtype("<f8"),
-  "HalfStorage": np.dtype("<f2"),
-  "BFloat16Storage": np.dtype(ml_dtypes.bfloat16),
-  "LongStorage": np.dtype("<i8"),
-  "IntStorage": np.dtype("<i4"),
-  "ShortStorage": np.dtype("<i2"),
-  "CharStorage": np.dtype("i1"),
-  "ByteStorage": np.dtype("u1"),
-  "BoolStorage": np.dtype("?"),
-}
 # Keys of each kind that an error lists.
 _SHOWN = 7
-_LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
-
-
-class TorchCheckpointError(ValueError):
-  """A file cannot be used; the message names it and says what to do."""
-
-
-@dataclasses.dataclass
-class AdamState:
-  """Adam's memory in Flax's layout.
-
-  Attributes:
-    step: how many updates have been made.
-    mu, nu: first and second moments, trees like `params`.
-  """
-
-  step: int
-  mu: Any
-  nu: Any
 
 
 # --- Names and layouts ------------------------------------------------------
 
 
-def _torch_name(network: str, path: tuple[str, ...]) -> tuple[str, str]:
+def _torch_name(path: tuple[str, ...]) -> tuple[str, str]:
   """Translates a Flax path to (the original's key, kind of layout)."""
   module, leaf = path[:-1], path[-1]
   top = module[0]
@@ -154,7 +116,7 @@ def _leaves(network: str, abstract: dict) -> list:
   found = []
   for path, leaf in jax.tree_util.tree_leaves_with_path(abstract):
     names = tuple(key.key for key in path)
-    key, kind = _torch_name(network, names[1:])
+    key, kind = _torch_name(names[1:])
     shape = leaf.shape
     if kind == "conv":
       shape = (shape[3], shape[2], *shape[:2])
@@ -191,221 +153,6 @@ def _put(tree: dict, path: tuple[str, ...], value) -> None:
   for name in path[:-1]:
     tree = tree.setdefault(name, {})
   tree[path[-1]] = value
-
-
-# --- Reading files without torch --------------------------------------------
-
-
-@dataclasses.dataclass(frozen=True)
-class _Storage:
-  dtype: np.dtype
-  key: str
-
-
-class _Holder:
-  """Stands for an object of a TorchScript archive: attributes, no code."""
-
-  def __setstate__(self, state):
-    self.__dict__.update(state)
-
-
-def _rebuild_tensor(storage, offset, size, stride, *unused):
-  """A tensor's description, made an array once the numbers are read."""
-  del unused  # Gradients and hooks.
-  return _Tensor(storage, offset, tuple(size), tuple(stride))
-
-
-def _rebuild_parameter(data, *unused):
-  del unused
-  return data
-
-
-@dataclasses.dataclass(frozen=True)
-class _Tensor:
-  storage: _Storage
-  offset: int
-  size: tuple[int, ...]
-  stride: tuple[int, ...]
-
-  def read(self, storages) -> np.ndarray:
-    flat = storages[self.storage.key]
-    count = 1 + sum(
-      (n - 1) * s for n, s in zip(self.size, self.stride, strict=True)
-    )
-    if 0 in self.size:
-      return np.zeros(self.size, flat.dtype)
-    if self.offset < 0 or min(self.stride, default=0) < 0:
-      raise pickle.UnpicklingError("a tensor reaches outside its numbers")
-    if self.offset + count > len(flat):
-      raise EOFError("a tensor's numbers are cut off")
-    bytes_each = flat.dtype.itemsize
-    return np.lib.stride_tricks.as_strided(
-      flat[self.offset :],
-      self.size,
-      [s * bytes_each for s in self.stride],
-      writeable=False,
-    ).copy()
-
-
-class _Unpickler(pickle.Unpickler):
-  """Builds containers, numbers and tensor descriptions; refuses all else."""
-
-  def find_class(self, module, name):
-    if (module, name) == ("collections", "OrderedDict"):
-      return collections.OrderedDict
-    if module == "torch._utils":
-      if name in ("_rebuild_tensor_v2", "_rebuild_tensor"):
-        return _rebuild_tensor
-      if name == "_rebuild_parameter":
-        return _rebuild_parameter
-    if module in ("torch", "torch.storage") and name in _STORAGES:
-      return _STORAGES[name]
-    if (module, name) == ("torch", "Size"):
-      return tuple
-    if module.startswith("__torch__"):
-      return _Holder
-    if module == "torch.jit._pickle" and name.startswith("build_"):
-      return list
-    raise _Refused(f"{module}.{name}")
-
-  def persistent_load(self, pid):
-    if (
-      not isinstance(pid, tuple)
-      or len(pid) < 5
-      or pid[0] != "storage"
-      or not isinstance(pid[1], np.dtype)
-      or any(view is not None for view in pid[5:])
-    ):
-      raise pickle.UnpicklingError(f"unknown reference {pid!r:.80}")
-    return _Storage(pid[1], str(pid[2]))
-
-
-class _Refused(pickle.UnpicklingError):
-  """A pickle asks for what only running code could give."""
-
-
-def _read_zip(file) -> Any:
-  """Reads torch's zip format and TorchScript archives."""
-  with zipfile.ZipFile(file) as archive:
-    names = archive.namelist()
-    (pickled,) = [n for n in names if re.fullmatch(r"[^/]+/data\.pkl", n)]
-    top = pickled.removesuffix("data.pkl")
-    order = f"{top}byteorder"
-    if order in names and archive.read(order) != b"little":
-      raise pickle.UnpicklingError("numbers in big-endian order")
-    value = _Unpickler(io.BytesIO(archive.read(pickled))).load()
-    cache: dict[str, np.ndarray] = {}
-
-    class Storages:
-      def __init__(self, dtypes):
-        self._dtypes = dtypes
-
-      def __getitem__(self, key):
-        if key not in cache:
-          cache[key] = np.frombuffer(
-            archive.read(f"{top}data/{key}"), self._dtypes[key]
-          )
-        return cache[key]
-
-    return _read_tensors(value, Storages(_dtypes(value)))
-
-
-def _read_legacy(file) -> Any:
-  """Reads the stream that torch wrote before 1.6."""
-  if file.read(2) != b"\x80\x02":
-    raise pickle.UnpicklingError("neither a whole zip file nor a pickle")
-  file.seek(0)
-  if _Unpickler(file).load() != _LEGACY_MAGIC:
-    raise pickle.UnpicklingError("not a torch file")
-  _Unpickler(file).load()  # Version of the format.
-  _Unpickler(file).load()  # Of the machine.
-  value = _Unpickler(file).load()
-  keys = _Unpickler(file).load()
-  dtypes, storages = _dtypes(value), {}
-  for key in keys:
-    (count,) = struct.unpack("<q", file.read(8))
-    dtype = dtypes[str(key)]
-    data = file.read(count * dtype.itemsize)
-    if len(data) < count * dtype.itemsize:
-      raise EOFError("numbers are cut off")
-    storages[str(key)] = np.frombuffer(data, dtype)
-  return _read_tensors(value, storages)
-
-
-def _walk(value, visit):
-  """Rebuilds containers with `visit` applied to every tensor."""
-  if isinstance(value, _Tensor):
-    return visit(value)
-  if isinstance(value, dict):
-    return {k: _walk(v, visit) for k, v in value.items()}
-  if isinstance(value, list | tuple):
-    return [_walk(v, visit) for v in value]
-  if isinstance(value, _Holder):
-    return _walk(_state_of(value), visit)
-  return value
-
-
-def _state_of(holder: _Holder, prefix: str = "") -> dict:
-  """A TorchScript module's tensors by the names that state_dict() gives."""
-  found = {}
-  for name, value in vars(holder).items():
-    if isinstance(value, _Tensor):
-      found[prefix + name] = value
-    elif isinstance(value, _Holder):
-      found |= _state_of(value, f"{prefix}{name}.")
-  return found
-
-
-def _dtypes(value) -> dict[str, np.dtype]:
-  found = {}
-
-  def visit(tensor):
-    found[tensor.storage.key] = tensor.storage.dtype
-
-  _walk(value, visit)
-  return found
-
-
-def _read_tensors(value, storages):
-  return _walk(value, lambda tensor: tensor.read(storages))
-
-
-def read(path: str) -> dict:
-  """Reads a .pth file as plain containers of NumPy arrays, running no code.
-
-  Args:
-    path: a state_dict, the original's dict with `state_dict`, `optimizer` and
-      `global_step`, or a TorchScript archive.
-
-  Raises:
-    TorchCheckpointError: if it is none of them or would run code.
-  """
-  try:
-    with open(path, "rb") as file:
-      if zipfile.is_zipfile(file):
-        value = _read_zip(file)
-      else:
-        file.seek(0)
-        value = _read_legacy(file)
-  except FileNotFoundError as e:
-    raise TorchCheckpointError(f"{path}: no such file") from e
-  except _Refused as e:
-    raise TorchCheckpointError(
-      f"{path}: refused: beside tensors it holds {e}, which only running its "
-      "code could read; save its state_dict() alone, in the program that made "
-      "it, and use that"
-    ) from e
-  except Exception as e:  # Whatever a damaged pickle or zip brings up.
-    raise TorchCheckpointError(
-      f"{path}: cannot be read as PyTorch weights ({type(e).__name__}: {e}); "
-      "it is cut off or something else (a web page?): expected a .pth file of "
-      "torch.save or a TorchScript archive"
-    ) from e
-  if not isinstance(value, dict):
-    raise TorchCheckpointError(
-      f"{path}: holds a {type(value).__name__}, expected a dict of tensors"
-    )
-  return value
 
 
 # --- Loading ----------------------------------------------------------------
@@ -453,8 +200,34 @@ def _state_dict(path: str, value: dict) -> dict[str, np.ndarray]:
   return tensors
 
 
-def _float32(array: np.ndarray) -> np.ndarray:
-  return np.ascontiguousarray(array, np.float32)
+def from_state_dict(
+  tensors: dict[str, np.ndarray],
+  network: str,
+  *,
+  width: float = 1.0,
+  image_size: int = 96,
+  dtype=np.float32,
+  path: str = "state_dict",
+) -> dict:
+  """Returns Flax variables of the original's state_dict.
+
+  Args:
+    tensors: by the original's keys.
+    network: one of NETWORKS.
+    width, image_size: of the network; the defaults are the original's.
+    dtype: of the result.
+    path: names the state_dict in errors.
+
+  Raises:
+    TorchCheckpointError: with all keys that do not fit.
+  """
+  leaves = _leaves(network, _abstract(network, width, image_size))
+  _check(path, network, tensors, leaves)
+  variables: dict = {}
+  for collection, names, key, kind, _ in leaves:
+    array = np.ascontiguousarray(_to_flax(tensors[key], kind), dtype)
+    _put(variables, (collection, *names), array)
+  return variables
 
 
 def load(
@@ -474,33 +247,35 @@ def load(
   Raises:
     TorchCheckpointError: naming the file, with all keys that do not fit.
   """
-  return _load(path, network, width, image_size, read(path))
-
-
-def _load(path, network, width, image_size, value) -> dict:
-  leaves = _leaves(network, _abstract(network, width, image_size))
-  tensors = _state_dict(path, value)
-  _check(path, network, tensors, leaves)
-  variables: dict = {}
-  for collection, names, key, kind, _ in leaves:
-    array = _float32(_to_flax(tensors[key], kind))
-    _put(variables, (collection, *names), array)
-  return variables
+  return from_state_dict(
+    _state_dict(path, read(path)),
+    network,
+    width=width,
+    image_size=image_size,
+    path=path,
+  )
 
 
 def load_training(
   path: str, network: str, *, width: float = 1.0, image_size: int = 96
-) -> tuple[dict, AdamState | None, int]:
+) -> tuple[dict, optax.ScaleByAdamState | None, int]:
   """Reads a network with what its training goes on from.
 
   Returns:
-    (variables, Adam's state or None if the file has none, global_step).
+    (variables, Adam's state or None if the file has none, global_step); Adam's
+    count is of its own updates, which need not be global_step.
 
   Raises:
     TorchCheckpointError: as `load`; also if Adam's state does not fit.
   """
   value = read(path)
-  variables = _load(path, network, width, image_size, value)
+  variables = from_state_dict(
+    _state_dict(path, value),
+    network,
+    width=width,
+    image_size=image_size,
+    path=path,
+  )
   step = int(value.get("global_step", 0)) if "state_dict" in value else 0
   optimizer = value.get("optimizer") if "state_dict" in value else None
   if not optimizer:
@@ -533,15 +308,17 @@ def load_training(
         f"{path}: its optimizer's state of {key} has shape "
         f"{moments['exp_avg'].shape}, expected {shape}"
       )
-    _put(mu, names, _float32(_to_flax(moments["exp_avg"], kind)))
-    _put(nu, names, _float32(_to_flax(moments["exp_avg_sq"], kind)))
+    for tree, name in ((mu, "exp_avg"), (nu, "exp_avg_sq")):
+      moment = _to_flax(moments[name], kind)
+      _put(tree, names, np.ascontiguousarray(moment, np.float32))
     steps.add(int(moments["step"]))
   if len(steps) > 1:
     raise TorchCheckpointError(
       f"{path}: its optimizer counts {sorted(steps)} updates for different "
       "parameters; expected one count for all"
     )
-  return variables, AdamState(steps.pop(), mu, nu), step
+  adam = optax.ScaleByAdamState(np.int32(steps.pop()), mu, nu)
+  return variables, adam, step
 
 
 # --- Saving -----------------------------------------------------------------
@@ -563,6 +340,8 @@ def to_state_dict(
 ) -> dict[str, np.ndarray]:
   """Returns the original's state_dict as NumPy arrays, in its order.
 
+  A contrastive expert's temperature has no place in it and is left out.
+
   Args:
     variables: of Flax.
     network: one of NETWORKS.
@@ -571,7 +350,9 @@ def to_state_dict(
   found = {}
   for path, leaf in jax.tree_util.tree_leaves_with_path(variables):
     names = tuple(key.key for key in path)
-    key, kind = _torch_name(network, names[1:])
+    if names[1:] == ("logit_scale",):
+      continue
+    key, kind = _torch_name(names[1:])
     found[key] = _to_torch(np.asarray(leaf), kind)
     if key.endswith("running_mean"):
       tracked = key.replace("running_mean", "num_batches_tracked")
@@ -586,7 +367,7 @@ def save(
   variables: dict,
   network: str,
   *,
-  adam: AdamState | None = None,
+  adam: optax.ScaleByAdamState | None = None,
   learning_rate: float = 1e-4,
   betas: tuple[float, float] = (0.9, 0.999),
   global_step: int = 0,
@@ -617,7 +398,7 @@ def save(
     optimizer = {
       "state": {
         i: {
-          "step": torch.tensor(float(adam.step)),
+          "step": torch.tensor(float(adam.count)),
           "exp_avg": torch.from_numpy(moments[0][key].copy()),
           "exp_avg_sq": torch.from_numpy(moments[1][key].copy()),
         }

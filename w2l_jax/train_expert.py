@@ -21,7 +21,7 @@ from w2l_jax import (
   train_loop,
 )
 from w2l_jax.evaluation import sync_metrics
-from w2l_jax.models import SyncExpert
+from w2l_jax.models import SyncExpert, layers
 from w2l_jax.train_state import (
   ExpertTrainState,
   init_network,
@@ -32,7 +32,33 @@ from w2l_jax.window_sampler import WindowSpec
 
 def make_model(config) -> SyncExpert:
   """Returns the expert that a config (or a checkpoint's config) describes."""
-  return SyncExpert(width=config["width"], image_size=config["image_size"])
+  return SyncExpert(
+    width=config["width"],
+    image_size=config["image_size"],
+    temperature=config["loss"]["temperature"]
+    if is_contrastive(config)
+    else None,
+  )
+
+
+def is_contrastive(config) -> bool:
+  """Whether an expert's loss is the contrastive one, not the cosine BCE.
+
+  Raises:
+    ValueError: if config.loss.kind is another word, or the windows do not suit.
+  """
+  kind = config["loss"]["kind"]
+  if kind not in ("cosine_bce", "contrastive"):
+    raise ValueError(
+      f"config.loss.kind is {kind!r}, expected 'cosine_bce' or 'contrastive'"
+    )
+  per_clip = config["windows"]["windows_per_clip"]
+  if (kind == "contrastive") != (per_clip > 1):
+    raise ValueError(
+      f"config.loss.kind is {kind!r} and config.windows.windows_per_clip "
+      f"{per_clip}; 'contrastive' needs at least 2, 'cosine_bce' 1"
+    )
+  return kind == "contrastive"
 
 
 def model_inputs(config) -> tuple[jax.ShapeDtypeStruct, ...]:
@@ -63,15 +89,23 @@ def load_frozen(path: str) -> tuple[dict, dict]:
   return checkpoints.load_variables(path, "expert", abstract), config
 
 
-def embed(model: SyncExpert, variables, batch, frames, **kwargs):
+def embed(apply: Callable, config, variables, batch, frames, **kwargs):
   """Embeds a batch's speech and the given windows of frames [B, T, S, S, 3].
 
+  Args:
+    apply: of the expert.
+    config: of the expert.
+    variables: of the expert.
+    batch: has "mel".
+    frames: pictures, or floats as the networks take them.
+    **kwargs: for `apply`.
+
   Returns:
-    What `model.apply` returns.
+    What `apply` returns.
   """
-  faces = network_inputs.expert_faces(network_inputs.to_float(frames))
+  frames = network_inputs.to_float(frames, config["channel_order"])
   mel = network_inputs.mel_image(batch["mel"])
-  return model.apply(variables, mel, faces, **kwargs)
+  return apply(variables, mel, network_inputs.expert_faces(frames), **kwargs)
 
 
 def _optimizer(config) -> optax.GradientTransformation:
@@ -88,7 +122,9 @@ def create_state(config, rng: jax.Array) -> ExpertTrainState:
 
 def make_train_step(config) -> Callable:
   """Returns train_step(state, batch, frozen) -> (state, metrics)."""
-  model, tx = make_model(config), _optimizer(config)
+  tx = _optimizer(config)
+  apply = layers.training_apply(make_model(config), config["running_variance"])
+  contrastive = is_contrastive(config)
 
   def train_step(state: ExpertTrainState, batch: dict, frozen: dict):
     del frozen  # Stage 1 uses no other network.
@@ -96,25 +132,35 @@ def make_train_step(config) -> Callable:
     def loss_fn(params):
       variables = {**state.expert.variables, "params": params}
       (audio, face), updates = embed(
-        model,
+        apply,
+        config,
         variables,
         batch,
         batch["frames"],
         train=True,
         mutable=["batch_stats"],
       )
-      loss = losses.cosine_bce(audio, face, batch["in_sync"])
-      similarity = losses.cosine_similarity(audio, face)
-      return loss, (updates["batch_stats"], similarity)
+      if contrastive:
+        loss, accuracy = losses.contrastive_loss(
+          audio,
+          face,
+          params["logit_scale"],
+          config["windows"]["windows_per_clip"],
+        )
+      else:
+        loss = losses.cosine_bce(audio, face, batch["in_sync"])
+        similarity = losses.cosine_similarity(audio, face)
+        correct = (similarity > 0.5) == (batch["in_sync"] > 0.5)
+        accuracy = jnp.mean(correct.astype(jnp.float32))
+      return loss, (updates["batch_stats"], accuracy)
 
-    (loss, (batch_stats, similarity)), grads = jax.value_and_grad(
+    (loss, (batch_stats, accuracy)), grads = jax.value_and_grad(
       loss_fn, has_aux=True
     )(state.expert.params)
     expert = state.expert.updated(grads, tx, batch_stats)
-    correct = (similarity > 0.5) == (batch["in_sync"] > 0.5)
     metrics = {
       "loss": loss,
-      "accuracy": jnp.mean(correct.astype(jnp.float32)),
+      "accuracy": accuracy,
       "grad_norm": optax.tree.norm(grads),
       # Not finite as soon as any param is: such a state is never saved.
       "param_norm": optax.tree.norm(expert.params),
@@ -137,7 +183,7 @@ def make_eval_step(config) -> Callable:
     out = {}
     for key in ("frames", "other"):
       if key in batch:
-        audio, face = embed(model, variables, batch, batch[key])
+        audio, face = embed(model.apply, config, variables, batch, batch[key])
         out[key] = losses.cosine_similarity(audio, face)
     if "in_sync" in batch:
       out["in_sync"] = batch["in_sync"]
@@ -195,7 +241,9 @@ def make_evaluator(config, split: dataset.Split, mesh) -> Callable:
 
   def evaluate(variables, frozen=None, thresholds=None) -> dict[str, float]:
     frozen = frozen or {}
-    everything = dataclasses.replace(spec, speech_only=False)
+    everything = dataclasses.replace(
+      spec, speech_only=False, windows_per_clip=1
+    )
     found = outputs(variables, frozen, "expert", everything)
     metrics = {
       "eval/loss": sync_metrics.mean_bce(found["frames"], found["in_sync"])
@@ -246,6 +294,11 @@ def train_and_evaluate(config, workdir: str) -> ExpertTrainState:
   checkpoints.claim_workdir(workdir, plain)
   evaluate = make_evaluator(config, val, mesh)
   state = create_state(config, jax.random.key(config.seed))
+  if config.init_checkpoint and not checkpoints.is_begun(workdir):
+    expert = checkpoints.start_from(
+      state.expert, config.init_checkpoint, "expert", config.init_optimizer
+    )
+    state = state.replace(expert=expert)
   return train_loop.run(
     workdir=workdir,
     config=plain,

@@ -30,7 +30,7 @@ from w2l_jax import (
   windows,
 )
 from w2l_jax.evaluation import image_metrics
-from w2l_jax.models import QualityDiscriminator
+from w2l_jax.models import QualityDiscriminator, layers
 from w2l_jax.train_state import (
   GeneratorTrainState,
   init_network,
@@ -42,14 +42,19 @@ _GRID_ROWS = 8
 _SAMPLE_FOLDER = "samples"
 
 
-def _discriminator(config) -> QualityDiscriminator | None:
-  if not config["loss"]["adversarial_weight"]:
-    return None
+def make_discriminator(config) -> QualityDiscriminator:
+  """Returns the discriminator that a config, or a checkpoint's, describes."""
   return QualityDiscriminator(
     width=config["width"],
     image_size=config["image_size"],
-    initializer=config["discriminator_init"],
+    initializer=config.get("discriminator_init", "torch"),
   )
+
+
+def discriminator_inputs(config) -> tuple[jax.ShapeDtypeStruct, ...]:
+  """Returns the shape of (lower_half,) for one frame."""
+  size = config["image_size"]
+  return (jax.ShapeDtypeStruct((1, size // 2, size, 3), jnp.float32),)
 
 
 def _optimizers(config):
@@ -61,7 +66,6 @@ def _optimizers(config):
 
 def create_state(config, rng: jax.Array) -> GeneratorTrainState:
   """Initialises stage 2's state."""
-  size = config.image_size
   generator_rng, discriminator_rng = jax.random.split(rng)
   generator_tx, discriminator_tx = _optimizers(config)
   generator = init_network(
@@ -71,12 +75,12 @@ def create_state(config, rng: jax.Array) -> GeneratorTrainState:
     *inference.model_inputs(config),
   )
   discriminator = None
-  if _discriminator(config) is not None:
+  if config.loss.adversarial_weight:
     discriminator = init_network(
-      _discriminator(config),
+      make_discriminator(config),
       discriminator_rng,
       discriminator_tx,
-      jax.ShapeDtypeStruct((1, size // 2, size, 3), jnp.float32),
+      *discriminator_inputs(config),
     )
   return GeneratorTrainState(
     step=jnp.zeros((), jnp.int32),
@@ -94,6 +98,7 @@ def _expert_sync_losses(config, expert_config) -> Callable:
   """
   model = train_expert.make_model(expert_config)
   spec = train_expert.window_spec(expert_config)
+  contrastive = train_expert.is_contrastive(expert_config)
   # "batch" is the original: it never calls eval(), so BatchNorm normalises by
   # the generated windows themselves.
   kwargs = (
@@ -103,10 +108,17 @@ def _expert_sync_losses(config, expert_config) -> Callable:
   )
 
   def sync_losses(variables, batch, frames):
-    out = train_expert.embed(model, variables, batch, frames, **kwargs)
+    out = train_expert.embed(
+      model.apply, expert_config, variables, batch, frames, **kwargs
+    )
     # With mutable collections `apply` also returns them; they are dropped.
     audio, face = out[0] if "mutable" in kwargs else out
-    values = losses.sync_losses(audio, face)
+    if contrastive:
+      values = losses.contrastive_sync_losses(
+        audio, face, variables["params"]["logit_scale"]
+      )
+    else:
+      values = losses.sync_losses(audio, face)
     mask = jnp.ones_like(values)
     if spec.speech_only:
       loudness = jnp.mean(batch["mel"], axis=(1, 2))
@@ -116,17 +128,24 @@ def _expert_sync_losses(config, expert_config) -> Callable:
   return sync_losses
 
 
-def _generate(model, variables, batch, **kwargs):
+def _float_frames(batch, key: str, config) -> jax.Array:
+  """Frames [B, T, S, S, 3] of a batch as the networks take them, folded."""
+  return network_inputs.fold_time(
+    network_inputs.to_float(batch[key], config["channel_order"])
+  )
+
+
+def generate(apply: Callable, config, variables, batch, **kwargs):
   """Applies the generator to a batch; frames are [B * T, S, S, 3].
 
   Returns:
-    (real frames in [0, 1], what `model.apply` returns).
+    (real frames in [0, 1], what `apply` returns).
   """
-  real = network_inputs.fold_time(network_inputs.to_float(batch["frames"]))
-  reference = network_inputs.fold_time(network_inputs.to_float(batch["other"]))
+  real = _float_frames(batch, "frames", config)
+  reference = _float_frames(batch, "other", config)
   mels = network_inputs.mel_image(network_inputs.fold_time(batch["frame_mels"]))
   faces = network_inputs.generator_faces(real, reference)
-  return real, model.apply(variables, mels, faces, **kwargs)
+  return real, apply(variables, mels, faces, **kwargs)
 
 
 def make_train_step(
@@ -144,11 +163,14 @@ def make_train_step(
   """
   if adversarial is None:
     adversarial = bool(config["loss"]["adversarial_weight"])
-  generator = inference.make_model(config)
-  discriminator = _discriminator(config)
+  generator_apply = layers.training_apply(
+    inference.make_model(config), config["running_variance"]
+  )
+  discriminator = make_discriminator(config)
   generator_tx, discriminator_tx = _optimizers(config)
   sync_losses = _expert_sync_losses(config, expert_config)
   weight = config["loss"]["adversarial_weight"] if adversarial else 0.0
+  form = config["loss"]["adversarial_form"]
 
   def judge(params, frames):
     return discriminator.apply(
@@ -166,7 +188,7 @@ def make_train_step(
       # Each loss is cut off from the other's side, so one backward pass gives
       # both gradients, as two separate ones would.
       adversarial = losses.generator_adversarial_loss(
-        judge(jax.lax.stop_gradient(params), fake)
+        judge(jax.lax.stop_gradient(params), fake), form
       )
       # The compiler finds that this pass over the fakes is the one above.
       own = losses.discriminator_loss(
@@ -190,15 +212,20 @@ def make_train_step(
     )
 
   def train_step(state: GeneratorTrainState, batch: dict, frozen: dict):
-    def generate(params):
+    def draw(params):
       variables = {**state.generator.variables, "params": params}
-      real, (fake, updates) = _generate(
-        generator, variables, batch, train=True, mutable=["batch_stats"]
+      real, (fake, updates) = generate(
+        generator_apply,
+        config,
+        variables,
+        batch,
+        train=True,
+        mutable=["batch_stats"],
       )
       return fake, (real, updates["batch_stats"])
 
     fake, pull_back, (real, batch_stats) = jax.vjp(
-      generate, state.generator.params, has_aux=True
+      draw, state.generator.params, has_aux=True
     )
     discriminator_state, adversarial_grad, terms = state.discriminator, 0.0, {}
     if adversarial:
@@ -262,7 +289,8 @@ def make_train_steps(config, expert_config) -> dict[int, Callable]:
 def make_eval_step(config, expert_config) -> Callable:
   """Returns eval_step(variables, batch, frozen) -> (figures, fake).
 
-  Figures are {name: (values, mask)}, both [n]; fake frames [B, T, S, S, 3].
+  Figures are {name: (values, mask)}, both [n]; fake frames are pictures, uint8
+  [B, T, S, S, 3].
   Each figure of the generated frames stands beside the same figure of the
   reference frames copied, and the sync loss beside that of the real frames: a
   sync loss below real video's means that the expert was fooled.
@@ -271,8 +299,8 @@ def make_eval_step(config, expert_config) -> Callable:
   sync_losses = _expert_sync_losses(config, expert_config)
 
   def eval_step(variables: dict, batch: dict, frozen: dict):
-    real, fake = _generate(model, variables, batch)
-    copied = network_inputs.fold_time(network_inputs.to_float(batch["other"]))
+    real, fake = generate(model.apply, config, variables, batch)
+    copied = _float_frames(batch, "other", config)
     figures = {}
     for name, frames in (("", fake), ("_copied", copied)):
       lower = network_inputs.lower_half(frames)
@@ -289,7 +317,8 @@ def make_eval_step(config, expert_config) -> Callable:
       figures[f"loss_sync{name}"] = sync_losses(
         frozen["expert"], batch, frames.reshape(shape)
       )
-    return figures, fake.reshape(shape)
+    pictures = network_inputs.to_pictures(fake, config["channel_order"])
+    return figures, pictures.reshape(shape)
 
   return eval_step
 
@@ -419,9 +448,34 @@ def switch_sync_weight(config) -> Callable:
   return after_eval
 
 
+def restart_sync_weight(config) -> Callable:
+  """Returns after_restore(state) -> state: config.loss.sync_weight_on_restart.
+
+  The original keeps the weight in memory alone: its runs start again with the
+  initial one until the next evaluation that passes.
+  """
+  word = config.loss.sync_weight_on_restart
+  if word not in ("kept", "initial"):
+    raise ValueError(
+      f"config.loss.sync_weight_on_restart is {word!r}, expected 'kept' or "
+      "'initial'"
+    )
+
+  def after_restore(state: GeneratorTrainState):
+    if word == "kept":
+      return state
+    weight = jax.device_put(
+      np.float32(config.loss.sync_weight_initial), state.sync_weight.sharding
+    )
+    return state.replace(sync_weight=weight)
+
+  return after_restore
+
+
 # What makes crops and mels mean the same to expert and generator.
 _SHARED_WITH_EXPERT = (
   "image_size",
+  "channel_order",
   "windows.frames",
   "windows.mel_columns",
   "preparation.detector",
@@ -452,6 +506,31 @@ def check_expert(config: dict, expert_config: dict, path: str) -> None:
         f"{path}: the expert was trained with {field} {theirs!r}, the "
         f"generator has {ours!r}; train one on data of the other's kind"
       )
+
+
+def initial_state(config, begun: bool) -> GeneratorTrainState:
+  """Returns the state before the first step.
+
+  Args:
+    config: of stage 2.
+    begun: whether a checkpoint will take the state's place.
+  """
+  state = create_state(config, jax.random.key(config.seed))
+  if config.init_discriminator and state.discriminator is None:
+    raise ValueError(
+      "config.init_discriminator is set, but there is no discriminator: "
+      "config.loss.adversarial_weight is 0"
+    )
+  for network, path in (
+    ("generator", config.init_checkpoint),
+    ("discriminator", config.init_discriminator),
+  ):
+    if path and not begun:
+      started = checkpoints.start_from(
+        getattr(state, network), path, network, config.init_optimizer
+      )
+      state = state.replace(**{network: started})
+  return state
 
 
 def train_and_evaluate(config, workdir: str) -> GeneratorTrainState:
@@ -485,7 +564,7 @@ def train_and_evaluate(config, workdir: str) -> GeneratorTrainState:
   checkpoints.claim_workdir(workdir, plain)
 
   evaluate = make_evaluator(config, expert_config, val, mesh)
-  face_generator = inference.FaceGenerator(inference.make_model(config))
+  face_generator = inference.FaceGenerator(config)
 
   def evaluate_and_draw(state, frozen, writer):
     results, grid = evaluate(state.generator.variables, frozen)
@@ -502,7 +581,7 @@ def train_and_evaluate(config, workdir: str) -> GeneratorTrainState:
       )
     return results
 
-  state = create_state(config, jax.random.key(config.seed))
+  state = initial_state(config, begun=checkpoints.is_begun(workdir))
   return train_loop.run(
     workdir=workdir,
     config=plain,
@@ -516,4 +595,5 @@ def train_and_evaluate(config, workdir: str) -> GeneratorTrainState:
     ),
     evaluate=evaluate_and_draw,
     after_eval=switch_sync_weight(config),
+    after_restore=restart_sync_weight(config),
   )

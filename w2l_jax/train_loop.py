@@ -59,6 +59,7 @@ def run(
   batches: Callable[[int], Iterator],
   evaluate: Callable,
   after_eval: Callable = lambda state, metrics: state,
+  after_restore: Callable = lambda state: state,
 ):
   """Trains until `schedule.num_steps`, from the newest checkpoint if any.
 
@@ -79,6 +80,7 @@ def run(
     batches: from a first step, an iterator over this process's NumPy batches.
     evaluate: (state, frozen, writer) -> {name: value}.
     after_eval: (state, metrics) -> state: rules that evaluation triggers.
+    after_restore: state -> state: rules that a restart triggers.
 
   Returns:
     The last state.
@@ -98,7 +100,7 @@ def run(
     )
   store = CheckpointStore(workdir, schedule.keep)
   if store.latest_step() is not None:
-    state = store.restore(state, sharding.replicated(mesh))
+    state = after_restore(store.restore(state, sharding.replicated(mesh)))
     tqdm.tqdm.write(f"{workdir}: going on from step {int(state.step)}")
   first_step = int(state.step)
   if first_step >= schedule.num_steps:

@@ -101,6 +101,27 @@ def make_optimizer(
   return adam
 
 
+def _is_adam(x) -> bool:
+  return isinstance(x, optax.ScaleByAdamState)
+
+
+def adam_of(opt_state) -> optax.ScaleByAdamState:
+  """Returns Adam's own part of `make_optimizer`'s state."""
+  parts = jax.tree.leaves(opt_state, is_leaf=_is_adam)
+  (adam,) = (part for part in parts if _is_adam(part))
+  return adam
+
+
+def with_adam(opt_state, adam: optax.ScaleByAdamState):
+  """Returns `make_optimizer`'s state with Adam's part replaced.
+
+  A decaying rate still starts at its beginning.
+  """
+  return jax.tree.map(
+    lambda part: adam if _is_adam(part) else part, opt_state, is_leaf=_is_adam
+  )
+
+
 def init_network(
   model: nn.Module,
   rng: jax.Array,

@@ -16,7 +16,11 @@ import safetensors.numpy
 from w2l_jax import faces, torch_checkpoint
 
 SUFFIXES = (".safetensors", ".pth", ".pt")
-_TORCH_NETWORKS = {"expert": "sync_expert", "generator": "generator"}
+_TORCH_NETWORKS = {
+  "expert": "sync_expert",
+  "generator": "generator",
+  "discriminator": "quality_discriminator",
+}
 
 
 class WeightFileError(ValueError):
@@ -38,6 +42,7 @@ def original_config(stage: str) -> dict:
     "stage": stage,
     "image_size": 96,
     "width": 1.0,
+    "channel_order": "bgr",
     "windows": {
       "frames": 5,
       "mel_columns": 16,
@@ -48,7 +53,9 @@ def original_config(stage: str) -> dict:
       "min_reference_distance": 1,
       "speech_only": False,
       "speech_threshold": -2.5,
+      "windows_per_clip": 1,
     },
+    **({"loss": {"kind": "cosine_bce"}} if stage == "expert" else {}),
     "preparation": {
       "image_size": 96,
       "detector": "mtcnn",
@@ -94,24 +101,35 @@ def load_config(path: str, stage: str) -> dict:
     ) from e
 
 
-def load_variables(path: str, stage: str) -> dict:
-  """Reads the variables of a file of weights as nested dicts of NumPy arrays.
+def load(path: str, stage: str, network: str) -> tuple[dict, object]:
+  """Reads a file of weights as nested dicts of NumPy arrays.
 
   Args:
     path: of `is_weight_file`.
     stage: "expert" or "generator".
+    network: "expert", "generator" or "discriminator".
+
+  Returns:
+    (variables, Adam's optax.ScaleByAdamState or None if the file has none).
 
   Raises:
     WeightFileError, TorchCheckpointError: if it cannot be read.
   """
   config = load_config(path, stage)
   if not path.endswith(".safetensors"):
-    return torch_checkpoint.load(
+    variables, adam, _ = torch_checkpoint.load_training(
       path,
-      _TORCH_NETWORKS[stage],
+      _TORCH_NETWORKS[network],
       width=config["width"],
       image_size=config["image_size"],
     )
+    if stage == "expert" and config["loss"]["kind"] == "contrastive":
+      # PyTorch's file has no place for it; the config holds the learnt one.
+      scale = np.float32(-np.log(config["loss"]["temperature"]))
+      variables["params"]["logit_scale"] = scale
+      if adam is not None:
+        adam.mu["logit_scale"] = adam.nu["logit_scale"] = np.zeros_like(scale)
+    return variables, adam
   variables: dict = {}
   for name, array in safetensors.numpy.load_file(path).items():
     tree = variables
@@ -119,7 +137,7 @@ def load_variables(path: str, stage: str) -> dict:
     for parent in parents:
       tree = tree.setdefault(parent, {})
     tree[leaf] = array
-  return variables
+  return variables, None
 
 
 def save_safetensors(path: str, variables: dict, config: dict) -> None:
@@ -131,7 +149,7 @@ def save_safetensors(path: str, variables: dict, config: dict) -> None:
       if isinstance(value, dict):
         put(f"{prefix}{name}/", value)
       else:
-        flat[prefix + name] = np.ascontiguousarray(value)
+        flat[prefix + name] = np.array(value, order="C")
 
   put("", variables)
   partial = f"{path}.{os.getpid()}.partial"

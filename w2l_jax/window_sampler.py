@@ -31,6 +31,9 @@ class WindowSpec:
     speech_only: whether stage 1 takes only windows with speech.
     speech_threshold: a window has speech if its mean mel, in [-4, 4], exceeds
       this.
+    windows_per_clip: in stage 1, for the contrastive loss: how many windows of
+      a clip follow each other in a batch, all in sync and
+      min_negative_distance apart; 1 is the original's rule.
   """
 
   frames: int = 5
@@ -40,6 +43,7 @@ class WindowSpec:
   min_reference_distance: int = 1
   speech_only: bool = False
   speech_threshold: float = -2.5
+  windows_per_clip: int = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,6 +87,7 @@ class WindowSampler:
       DatasetError: if no record can yield a window.
     """
     self._spec, self._stage = spec, stage
+    self._grouped = stage == "expert" and spec.windows_per_clip > 1
     first, last_offset = 0, 0
     if stage == "generator":
       # Every frame has a mel window of its own, the first from `offset` on.
@@ -114,7 +119,11 @@ class WindowSampler:
         frames = frames[means[frames] > spec.speech_threshold]
       # From here, is there another window far enough away?
       reach = np.maximum(frames, self._others[i] - 1 - frames)
-      candidates.append(frames[reach >= self._distance])
+      frames = frames[reach >= self._distance]
+      if self._grouped and len(self._spaced(frames)) < spec.windows_per_clip:
+        frames = frames[:0]
+      candidates.append(frames)
+    self._candidates = candidates
     self._records = np.flatnonzero([len(c) for c in candidates])
     if not len(self._records):
       raise DatasetError(
@@ -126,20 +135,57 @@ class WindowSampler:
           if spec.speech_only
           else ""
         )
+        + (
+          f", {spec.windows_per_clip} such windows a clip"
+          if self._grouped
+          else ""
+        )
         + "; prepare longer clips or change config.windows"
       )
     self._counts = np.array([len(candidates[i]) for i in self._records])
     self._starts = np.cumsum(self._counts) - self._counts
     self._frames = np.concatenate([candidates[i] for i in self._records])
 
+  def _spaced(self, frames: np.ndarray) -> list[int]:
+    """Keeps frames, in the order given, that are far enough from the others."""
+    kept: list[int] = []
+    for frame in frames:
+      if all(abs(frame - other) >= self._distance for other in kept):
+        kept.append(int(frame))
+    return kept
+
+  def _groups(self, rng: np.random.Generator, batch_size: int) -> Rows:
+    """Chooses windows_per_clip windows of each of some clips."""
+    per_clip = self._spec.windows_per_clip
+    if batch_size % per_clip:
+      raise DatasetError(
+        f"batch_size {batch_size} does not divide by windows_per_clip "
+        f"{per_clip}; change config.data.batch_size"
+      )
+    records = rng.choice(self._records, batch_size // per_clip)
+    starts = []
+    for record in records:
+      frames = self._candidates[record]
+      chosen = self._spaced(rng.permutation(frames))
+      if len(chosen) < per_clip:  # In ascending order the most fit in.
+        chosen = rng.permutation(self._spaced(frames))
+      starts.append(np.array(chosen[:per_clip]))
+    frames = np.concatenate(starts).astype(np.int64)
+    return Rows(
+      np.repeat(records, per_clip), frames, frames, frames, np.ones_like(frames)
+    )
+
   def rows(self, seed: int, step: int, batch_size: int) -> Rows:
     """Chooses a global batch; the same arguments give the same rows.
 
     A record is drawn uniformly (so long clips count no more than short ones),
     then a window of it, then another of the same record; in stage 1 a coin
-    says which of the two the pictures are taken from.
+    says which of the two the pictures are taken from.  With windows_per_clip,
+    that many windows of each record, all in sync.
     """
     rng = np.random.default_rng([seed, step])
+    if self._grouped:
+      return self._groups(rng, batch_size)
     which = rng.integers(len(self._records), size=batch_size)
     offset = rng.integers(self._counts[which])
     audio = self._frames[self._starts[which] + offset]

@@ -61,7 +61,7 @@ def test_adams_state_is_read_in_the_originals_order():
   variables, adam, step = torch_checkpoint.load_training(
     str(DATA / FILES["generator"]), "generator", width=WIDTH
   )
-  assert step == adam.step == 1
+  assert step == adam.count == 1
   assert jax.tree.structure(adam.mu) == jax.tree.structure(variables["params"])
   kernel = adam.mu["face_decoder_blocks_2_0"]["kernel"]
   with np.load(DATA / "generator.npz") as stored:
@@ -212,7 +212,7 @@ def test_round_trip_is_bit_equal(network, torch, tmp_path):
   variables, adam, step = torch_checkpoint.load_training(
     str(path), network, width=WIDTH
   )
-  assert (adam.step, step) == (2, 2)
+  assert (adam.count, step) == (2, 2)
   back = tmp_path / "back.pth"
   torch_checkpoint.save(
     str(back), variables, network, adam=adam, betas=(0.5, 0.999), global_step=2

@@ -146,6 +146,51 @@ def _batch_norm(train: bool, dtype) -> nn.BatchNorm:
   )
 
 
+def training_apply(model: nn.Module, running_variance: str) -> Callable:
+  """Returns `model.apply`, collecting the running variance as asked.
+
+  Both normalise by the biased variance in training; what is collected for use
+  differs by n / (n - 1), n being how many numbers of a channel are in a batch.
+  At the 1x1 maps that is the batch size alone.
+
+  Args:
+    model: any network.
+    running_variance: "biased", Flax's, the variance that training normalises
+      by, or "unbiased", PyTorch's.
+  """
+  if running_variance == "biased":
+    return model.apply
+  if running_variance != "unbiased":
+    raise ValueError(
+      f"running_variance is {running_variance!r}, expected 'biased' or "
+      "'unbiased'"
+    )
+
+  def unbias(next_fun, args, kwargs, context):
+    norm = context.module
+    if (
+      not isinstance(norm, nn.BatchNorm)
+      or context.method_name != "__call__"
+      or norm.use_running_average
+      or not norm.is_mutable_collection("batch_stats")
+    ):
+      return next_fun(*args, **kwargs)
+    before = norm.get_variable("batch_stats", "var")
+    y = next_fun(*args, **kwargs)
+    after = norm.get_variable("batch_stats", "var")
+    n = args[0].size // args[0].shape[-1]
+    # What this batch has added, momentum included.
+    added = after - norm.momentum * before
+    norm.put_variable("batch_stats", "var", after + added / (n - 1))
+    return y
+
+  def apply(*args, **kwargs):
+    with nn.intercept_methods(unbias):
+      return model.apply(*args, **kwargs)
+
+  return apply
+
+
 class ConvBlock(nn.Module):
   """Convolution, BatchNorm, optional residual, ReLU.
 

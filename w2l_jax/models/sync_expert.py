@@ -6,6 +6,7 @@ Layers only: its loss is in losses.py, its training in train_expert.py.
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from w2l_jax.models import layers
 from w2l_jax.models.audio_encoder import AudioEncoder
@@ -69,14 +70,20 @@ class SyncExpert(nn.Module):
     image_size: side of the full face crops: 96 is the original; each doubling
       adds one stride-2 stage to the face encoder, each halving removes one.
     dtype: of the computation; the embeddings are normalised in float32.
+    temperature: None, or where the contrastive loss's learnt temperature
+      begins; its inverse's logarithm is then the parameter `logit_scale`.
   """
 
   width: float = 1.0
   image_size: int = 96
   dtype: jnp.dtype | None = None
+  temperature: float | None = None
 
   def setup(self):
     """Builds the two encoders."""
+    if self.temperature is not None:
+      start = nn.initializers.constant(-np.log(self.temperature))
+      self.logit_scale = self.param("logit_scale", start, ())
     self.audio_encoder = AudioEncoder(2, self.width, self.dtype)
     self.face_encoder = FaceEncoder(self.width, self.image_size, self.dtype)
 
