@@ -262,10 +262,15 @@ def test_gradients_do_not_cross(gan_parts):
   new, _ = step(state, batch, frozen)
 
   generator = inference.make_model(config)
-  discriminator = train_generator._discriminator(config)
+  discriminator = train_generator.make_discriminator(config)
   real, (fake, _) = jax.jit(
-    lambda variables: train_generator._generate(
-      generator, variables, batch, train=True, mutable=["batch_stats"]
+    lambda variables: train_generator.generate(
+      generator.apply,
+      config,
+      variables,
+      batch,
+      train=True,
+      mutable=["batch_stats"],
     )
   )(state.generator.variables)
 
@@ -323,12 +328,13 @@ def check_generators_gradient(config, expert, variables, batch, state):
   step = jax.jit(train_generator.make_train_step(config, expert))
   new, terms = step(state, batch, {"expert": variables})
   generator = inference.make_model(config)
-  discriminator = train_generator._discriminator(config)
+  discriminator = train_generator.make_discriminator(config)
   model = train_expert.make_model(expert)
 
   def loss_fn(params):
-    real, (fake, _) = train_generator._generate(
-      generator,
+    real, (fake, _) = train_generator.generate(
+      generator.apply,
+      config,
       {**state.generator.variables, "params": params},
       batch,
       train=True,
@@ -438,9 +444,13 @@ def test_phases_begin_where_they_should(tmp_path):
 def test_the_sync_weight_on_restart(tmp_path):
   """Kept, or the initial one again, as in the original; by the loop."""
   config = gan_lrs2.get_config("tiny")
-  state = train_generator.GeneratorTrainState(
-    jnp.int32(3), None, None, jnp.float32(0.03)
-  )
+
+  def state_of():  # A new one each time: the loop donates it.
+    return train_generator.GeneratorTrainState(
+      jnp.int32(0), None, None, jnp.float32(0.03)
+    )
+
+  state = state_of()
   assert train_generator.restart_sync_weight(config)(state).sync_weight > 0
   config.loss.sync_weight_on_restart = "initial"
   rule = train_generator.restart_sync_weight(config)
@@ -464,7 +474,7 @@ def test_the_sync_weight_on_restart(tmp_path):
         }
       ),
       mesh=mesh,
-      state=sharding.put_replicated(mesh, state.replace(step=jnp.int32(0))),
+      state=sharding.put_replicated(mesh, state_of()),
       frozen={},
       train_steps={
         0: lambda state, batch, frozen: (
