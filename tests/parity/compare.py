@@ -74,6 +74,10 @@ class Plan:
     expert_steps, gan_steps: of the training runs.
     gan_windows: in stage 2's training batches.
     broken_steps: of the runs with something broken.
+    breakages: which of BREAKAGES; all if empty.
+    bound_float32: whether float32 gradients must keep to FLOAT32_RATIO.  In
+      narrow networks a single ReLU or sign of a difference that rounding tips
+      over is a large part of a tensor.
   """
 
   width: float = 1.0
@@ -84,7 +88,8 @@ class Plan:
   gan_steps: int = 50
   gan_windows: int = 8
   broken_steps: int = 5
-  breakages: tuple[str, ...] = ()  # all
+  breakages: tuple[str, ...] = ()
+  bound_float32: bool = True
 
 
 # Short runs take longer to compile than to compute.
@@ -95,6 +100,7 @@ SHORT = Plan(
   expert_steps=10,
   gan_steps=4,
   broken_steps=2,
+  bound_float32=False,
   breakages=(
     "sync weight 0.033 for 0.03",
     "Adam's epsilon 1e-7 for 1e-8",
@@ -747,7 +753,7 @@ def _table(head: list[str], rows) -> str:
   )
 
 
-def failures(results: dict) -> list[str]:
+def failures(results: dict, plan: Plan) -> list[str]:
   """What does not hold."""
   found = [
     f"forward pass of {k}: {v:.1e}"
@@ -762,7 +768,7 @@ def failures(results: dict) -> list[str]:
   for name, figures in results["gradients"]["losses"].items():
     if not figures["float64"] <= FLOAT64:
       found.append(f"gradient of {name}: {figures['float64']:.1e}")
-    if not figures["largest ratio"] <= FLOAT32_RATIO:
+    if plan.bound_float32 and not figures["largest ratio"] <= FLOAT32_RATIO:
       found.append(
         f"float32 gradient of {name} at {figures['at']}: "
         f"{figures['largest ratio']:.2f} times PyTorch's error"
@@ -794,7 +800,7 @@ def write_report(outdir: str, results: dict, plan: Plan) -> None:
   with open(os.path.join(outdir, "results.json"), "w") as f:
     json.dump(results, f, indent=2)
     f.write("\n")
-  wrong = failures(results)
+  wrong = failures(results, plan)
   gradient_rows = [
     [
       name,
@@ -828,8 +834,9 @@ def write_report(outdir: str, results: dict, plan: Plan) -> None:
     f"{plan.expert_windows} windows for the expert, {plan.generator_windows} "
     "of five frames for the generator. float64 on both sides (bound "
     f"{FLOAT64:g}); float32 against PyTorch's float64, ours and PyTorch's own, "
-    f"and the largest ratio of the two on one tensor (bound {FLOAT32_RATIO:g})."
-    " Biases before a BatchNorm have a true gradient of zero: ours, as a part "
+    "and the largest ratio of the two on one tensor"
+    + (f" (bound {FLOAT32_RATIO:g})." if plan.bound_float32 else ".")
+    + " Biases before a BatchNorm have a true gradient of zero: ours, as a part "
     "of the network's largest gradient.",
     _table(
       ["train-mode output, float64", "difference"],
@@ -909,7 +916,7 @@ def main(argv):
     f"PyTorch {torch.__version__}"
   )
   write_report(_OUTDIR.value, results, plan)
-  wrong = failures(results)
+  wrong = failures(results, plan)
   for line in wrong:
     print(f"does not hold: {line}")
   print(f"written: {os.path.join(_OUTDIR.value, 'report.md')}")
