@@ -836,8 +836,8 @@ def write_report(outdir: str, results: dict, plan: Plan) -> None:
     f"{FLOAT64:g}); float32 against PyTorch's float64, ours and PyTorch's own, "
     "and the largest ratio of the two on one tensor"
     + (f" (bound {FLOAT32_RATIO:g})." if plan.bound_float32 else ".")
-    + " Biases before a BatchNorm have a true gradient of zero: ours, as a part "
-    "of the network's largest gradient.",
+    + " Biases before a BatchNorm have a true gradient of zero: ours, as a "
+    "part of the network's largest gradient.",
     _table(
       ["train-mode output, float64", "difference"],
       results["gradients"]["train-mode outputs"].items(),
