@@ -1,0 +1,274 @@
+"""Forward passes, gradients and round trips of the networks, side by side."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import torch
+
+from tests.parity import torch_training
+from tests.parity.both_sides import (
+  MODELS,
+  Plan,
+  cast,
+  make_twins,
+  precision,
+  relative,
+  statistics,
+  variables_of,
+)
+from w2l_jax import (
+  losses,
+  network_inputs,
+  torch_checkpoint,
+  train_expert,
+  train_generator,
+)
+from w2l_jax.models import layers
+
+
+def forward(width: float) -> dict:
+  """Relative errors of eval-mode outputs, float32 on both sides."""
+  found = {}
+  rng = np.random.default_rng(0)
+  shapes = {
+    "sync_expert": ((4, 80, 16, 1), (4, 48, 96, 15)),
+    "generator": ((4, 80, 16, 1), (4, 96, 96, 6)),
+    "quality_discriminator": ((4, 48, 96, 3),),
+  }
+  for name, twin in make_twins(width).items():
+    inputs = [rng.random(s, np.float32) for s in shapes[name]]
+    tensors = [torch.from_numpy(x.transpose(0, 3, 1, 2).copy()) for x in inputs]
+    twin.eval()
+    with torch.no_grad():
+      expected = (
+        twin.logits(*tensors)
+        if name == "quality_discriminator"
+        else twin(*tensors)
+      )
+    if name == "generator":
+      expected = expected.permute(0, 2, 3, 1)
+    got = jax.jit(MODELS[name](width=width).apply)(
+      variables_of(twin, name, width, np.float32), *inputs
+    )
+    found[name] = max(
+      relative(a, b.numpy())
+      for a, b in zip(
+        jax.tree.leaves(got),
+        expected if isinstance(expected, tuple) else [expected],
+        strict=True,
+      )
+    )
+  return found
+
+
+def torch_gradients(plan: Plan, dtype) -> tuple[dict, dict]:
+  """({(network, loss): {key: gradient}}, {what: output of train mode})."""
+  twins = make_twins(plan.width, dtype)
+  expert, generator, discriminator = (
+    twins[n] for n in ("sync_expert", "generator", "quality_discriminator")
+  )
+  grads = {}
+
+  def collect(name, loss_name, loss):
+    named = dict(twins[name].named_parameters())
+    values = torch.autograd.grad(loss, list(named.values()), retain_graph=True)
+    grads[name, loss_name] = {
+      k: v.numpy() for k, v in zip(named, values, strict=True)
+    }
+
+  data = torch_training.batch(2, plan.generator_windows)
+  fake, real = torch_training.generate(generator, data)
+  expert.eval()
+  for loss_name, loss in (
+    ("l1", torch.nn.functional.l1_loss(fake, real)),
+    ("sync", torch_training.sync_loss(expert, data, fake)),
+    (
+      "adversarial",
+      torch_training.probability_loss(discriminator, fake, 1.0),
+    ),
+  ):
+    collect("generator", loss_name, loss)
+  collect(
+    "quality_discriminator",
+    "real and fake",
+    torch_training.probability_loss(discriminator, real, 1.0)
+    + torch_training.probability_loss(discriminator, fake.detach(), 0.0),
+  )
+  expert.train()
+  data = torch_training.batch(1, plan.expert_windows)
+  loss = torch_training.expert_loss(expert, data)
+  collect("sync_expert", "cosine BCE", loss)
+  outputs = {"generator's frames": _by_window(fake.detach().numpy())}
+  outputs["expert's loss"] = loss.item()
+  for name in ("generator", "sync_expert"):
+    outputs[f"{name}'s running statistics"] = statistics(
+      {k: v.numpy() for k, v in twins[name].state_dict().items()}
+    )
+  return grads, outputs
+
+
+def _by_window(frames: np.ndarray) -> np.ndarray:
+  """Time-major [T B, 3, S, S] to [B T, S, S, 3]."""
+  frames = frames.reshape(torch_training.WINDOW, -1, *frames.shape[1:])
+  return frames.transpose(1, 0, 3, 4, 2).reshape(-1, *frames.shape[3:], 3)
+
+
+def jax_gradients(plan: Plan, dtype) -> tuple[dict, dict]:
+  """As torch_gradients, by our networks and losses."""
+  twins = make_twins(plan.width, dtype)
+  with precision(dtype):
+    variables = {
+      name: variables_of(twin, name, plan.width, dtype)
+      for name, twin in twins.items()
+    }
+    apply = {
+      name: layers.training_apply(cls(width=plan.width), "unbiased")
+      for name, cls in MODELS.items()
+    }
+    config = {"channel_order": "bgr"}
+
+    @jax.jit
+    def of_generator(variables, data):
+      def generate(params):
+        real, (fake, updates) = train_generator.generate(
+          apply["generator"],
+          config,
+          {**variables["generator"], "params": params},
+          data,
+          train=True,
+          mutable=["batch_stats"],
+        )
+        return fake, (real, updates)
+
+      fake, pull_back, (real, updates) = jax.vjp(
+        generate, variables["generator"]["params"], has_aux=True
+      )
+
+      def judge(params, frames):
+        return apply["quality_discriminator"](
+          {"params": params}, network_inputs.lower_half(frames)
+        )
+
+      def sync(fake):
+        frames = fake.reshape(data["frames"].shape)
+        audio, face = train_expert.embed(
+          apply["sync_expert"], config, variables["sync_expert"], data, frames
+        )
+        return jnp.mean(losses.sync_losses(audio, face))
+
+      params = variables["quality_discriminator"]["params"]
+      found = {
+        name: pull_back(jax.grad(loss)(fake))[0]
+        for name, loss in {
+          "l1": lambda fake: losses.l1_loss(fake, real),
+          "sync": sync,
+          "adversarial": lambda fake: losses.generator_adversarial_loss(
+            judge(params, fake)
+          ),
+        }.items()
+      }
+      own = jax.grad(
+        lambda params: losses.discriminator_loss(
+          judge(params, real), judge(params, fake)
+        )
+      )(params)
+      return found, own, fake, updates
+
+    @jax.jit
+    def of_expert(variables, data):
+      def loss(params):
+        (audio, face), updates = train_expert.embed(
+          apply["sync_expert"],
+          config,
+          {**variables, "params": params},
+          data,
+          data["frames"],
+          train=True,
+          mutable=["batch_stats"],
+        )
+        return losses.cosine_bce(audio, face, data["in_sync"]), updates
+
+      return jax.value_and_grad(loss, has_aux=True)(variables["params"])
+
+    data = cast(torch_training.batch(2, plan.generator_windows), dtype)
+    found, own, fake, updates = of_generator(variables, data)
+    data = cast(torch_training.batch(1, plan.expert_windows), dtype)
+    (loss, expert_updates), expert_grads = of_expert(
+      variables["sync_expert"], data
+    )
+  grads = {("generator", k): v for k, v in found.items()}
+  grads["quality_discriminator", "real and fake"] = own
+  grads["sync_expert", "cosine BCE"] = expert_grads
+  grads = {
+    key: torch_checkpoint.to_state_dict({"params": value}, key[0])
+    for key, value in grads.items()
+  }
+  outputs = {
+    "generator's frames": np.asarray(fake),
+    "expert's loss": float(loss),
+    "generator's running statistics": statistics(
+      torch_checkpoint.to_state_dict(updates, "generator")
+    ),
+    "sync_expert's running statistics": statistics(
+      torch_checkpoint.to_state_dict(expert_updates, "sync_expert")
+    ),
+  }
+  return grads, outputs
+
+
+def _is_before_batch_norm(network: str, key: str) -> bool:
+  """Whether a bias's true gradient is zero."""
+  return network != "quality_discriminator" and key.endswith(
+    "conv_block.0.bias"
+  )
+
+
+def gradients(plan: Plan) -> dict:
+  """Train-mode outputs and all gradients, float64 and float32."""
+  truth, outputs = torch_gradients(plan, np.float64)
+  ours, our_outputs = jax_gradients(plan, np.float64)
+  theirs32, _ = torch_gradients(plan, np.float32)
+  ours32, _ = jax_gradients(plan, np.float32)
+  report = {
+    "train-mode outputs": {
+      k: relative(our_outputs[k], outputs[k]) for k in outputs
+    },
+    "losses": {},
+  }
+  for (network, loss), expected in truth.items():
+    key = network, loss
+    errors, biases, ratios, error32 = [], [0.0], [], []
+    scale = max(np.abs(v).max() for v in expected.values())
+    for name, value in expected.items():
+      if _is_before_batch_norm(network, name):
+        biases.append(np.abs(ours[key][name]).max() / scale)
+        continue
+      errors.append((relative(ours[key][name], value), name))
+      theirs = relative(theirs32[key][name], value)
+      mine = relative(ours32[key][name], value)
+      error32.append((mine, theirs, name))
+      ratios.append((mine / theirs, name))
+    report["losses"][f"{network}: {loss}"] = {
+      "tensors": len(errors),
+      "float64": max(errors)[0],
+      "float64 biases before BatchNorm, of the largest gradient": max(biases),
+      "float32, ours": max(e[0] for e in error32),
+      "float32, PyTorch's": max(e[1] for e in error32),
+      "largest ratio": max(ratios)[0],
+      "at": max(ratios)[1],
+    }
+  return report
+
+
+def round_trips(width: float) -> dict:
+  """Whether torch to Flax to torch keeps every bit."""
+  found = {}
+  for name, twin in make_twins(width).items():
+    variables = variables_of(twin, name, width, np.float32)
+    back = torch_checkpoint.to_state_dict(jax.device_get(variables), name)
+    found[name] = all(
+      torch.equal(v, torch.from_numpy(back[k].copy()))
+      for k, v in twin.state_dict().items()
+      if not k.endswith("num_batches_tracked")
+    )
+  return found
