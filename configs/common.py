@@ -108,6 +108,10 @@ def generator(size: str) -> ml_collections.ConfigDict:
     sync_weight_initial=0.0,
     sync_weight=0.01,
     sync_on_below=0.75,
+    # The expert rests before it, and of each window frames_before_sync frames
+    # are drawn: other windows teach more than the same one's next frames.
+    sync_from_step=0,
+    frames_before_sync=5,
     # "initial": a restart begins again with sync_weight_initial, as the
     # original's does.
     sync_weight_on_restart="kept",

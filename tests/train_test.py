@@ -33,7 +33,7 @@ from w2l_jax import (
   train_loop,
   video,
 )
-from w2l_jax.train_state import make_optimizer
+from w2l_jax.train_state import adam_of, make_optimizer
 
 
 def untimed(workdir):
@@ -399,6 +399,44 @@ class Counter:
   """The least that a run can train."""
 
   step: jax.Array
+
+
+@pytest.mark.slow  # Compiles a program of its own.
+def test_the_expert_rests_before_its_first_step(gan_parts):
+  """Until then it is not asked, and single frames of the windows are drawn."""
+  config, expert, variables, batch = gan_parts
+  config = config.copy_and_resolve_references()
+  config.loss.sync_from_step = 2
+  config.loss.adversarial_from_step = 3
+  config.loss.frames_before_sync = 1
+  steps = train_generator.make_train_steps(config, expert)
+  assert list(steps) == [0, 2, 3]
+  state = train_generator.create_state(config, jax.random.key(0))
+  broken = jax.tree.map(lambda x: x * np.nan, variables)
+  new, terms = jax.jit(steps[0])(state, batch, {"expert": broken})
+  assert "loss_sync" not in terms and "loss_adversarial" not in terms
+  assert terms["loss"] == terms["loss_l1"] and terms["sync_weight"] == 0
+
+  def l1(params):
+    real, (fake, _) = train_generator.generate(
+      inference.make_model(config).apply,
+      config,
+      {**state.generator.variables, "params": params},
+      {k: v[:, :1] for k, v in batch.items() if k != "mel"},
+      train=True,
+      mutable=["batch_stats"],
+    )
+    return jnp.abs(fake - real).mean()
+
+  value, grads = jax.jit(jax.value_and_grad(l1))(state.generator.params)
+  np.testing.assert_allclose(terms["loss"], value, rtol=1e-5)
+  jax.tree.map(
+    lambda m, g: np.testing.assert_allclose(
+      m / (1 - config.optimizer.b1), g, rtol=1e-3, atol=1e-6
+    ),
+    adam_of(new.generator.opt_state).mu,
+    grads,
+  )
 
 
 def test_phases_begin_where_they_should(tmp_path):

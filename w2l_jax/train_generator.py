@@ -149,7 +149,7 @@ def generate(apply: Callable, config, variables, batch, **kwargs):
 
 
 def make_train_step(
-  config, expert_config, adversarial: bool | None = None
+  config, expert_config, adversarial: bool | None = None, sync: bool = True
 ) -> Callable:
   """Returns train_step(state, batch, frozen) -> (state, metrics).
 
@@ -160,6 +160,8 @@ def make_train_step(
     expert_config: that the expert was trained with.
     adversarial: whether the discriminator takes part; if not, it stays as it
       is and costs nothing.  None: if the config has one.
+    sync: whether the expert takes part; if not, it costs nothing, and of each
+      window only the first config.loss.frames_before_sync frames are drawn.
   """
   if adversarial is None:
     adversarial = bool(config["loss"]["adversarial_weight"])
@@ -212,6 +214,13 @@ def make_train_step(
     )
 
   def train_step(state: GeneratorTrainState, batch: dict, frozen: dict):
+    if not sync:
+      count = config["loss"]["frames_before_sync"]
+      batch = {
+        key: batch[key][:, :count] for key in ("frames", "other", "frame_mels")
+      }
+    sync_weight = state.sync_weight if sync else 0.0
+
     def draw(params):
       variables = {**state.generator.variables, "params": params}
       real, (fake, updates) = generate(
@@ -234,18 +243,15 @@ def make_train_step(
       )
 
     def loss_fn(fake):
-      found = {
-        "loss_l1": losses.l1_loss(fake, real),
-        "loss_sync": losses.masked_mean(
+      found = {"loss_l1": losses.l1_loss(fake, real)}
+      loss = (1.0 - sync_weight - weight) * found["loss_l1"]
+      if sync:
+        found["loss_sync"] = losses.masked_mean(
           *sync_losses(
             frozen["expert"], batch, fake.reshape(batch["frames"].shape)
           )
-        ),
-      }
-      l1_weight = 1.0 - state.sync_weight - weight
-      loss = (
-        state.sync_weight * found["loss_sync"] + l1_weight * found["loss_l1"]
-      )
+        )
+        loss += sync_weight * found["loss_sync"]
       return loss, found
 
     (loss, found), fake_grad = jax.value_and_grad(loss_fn, has_aux=True)(fake)
@@ -256,7 +262,7 @@ def make_train_step(
     # is never saved.
     terms |= found | {
       "loss": loss + weight * terms.get("loss_adversarial", 0.0),
-      "sync_weight": state.sync_weight,
+      "sync_weight": jnp.asarray(sync_weight),
       "grad_norm": optax.tree.norm(grads),
       "param_norm": optax.tree.norm(generator_state.params),
     }
@@ -274,15 +280,22 @@ def make_train_step(
 def make_train_steps(config, expert_config) -> dict[int, Callable]:
   """Returns {first step of a phase: its train_step}.
 
-  Two programs, not a `jax.lax.cond` in one: XLA's CPU backend computes the
-  convolutions of a branch some twenty times slower.
+  A program for each phase, not a `jax.lax.cond` in one: XLA's CPU backend
+  computes the convolutions of a branch some twenty times slower.
   """
-  first = config["loss"]["adversarial_from_step"]
-  if not config["loss"]["adversarial_weight"] or not first:
-    return {0: make_train_step(config, expert_config)}
+  loss = config["loss"]
+  borders = {0, loss["sync_from_step"]}
+  if loss["adversarial_weight"]:
+    borders.add(loss["adversarial_from_step"])
   return {
-    0: make_train_step(config, expert_config, adversarial=False),
-    first: make_train_step(config, expert_config, adversarial=True),
+    first: make_train_step(
+      config,
+      expert_config,
+      adversarial=bool(loss["adversarial_weight"])
+      and first >= loss["adversarial_from_step"],
+      sync=first >= loss["sync_from_step"],
+    )
+    for first in sorted(borders)
   }
 
 

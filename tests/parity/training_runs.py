@@ -32,9 +32,6 @@ from w2l_jax.train_state import (
   make_optimizer,
 )
 
-# Short runs take longer to compile than to compute.
-_QUICK = {"xla_backend_optimization_level": 0}
-
 
 def expert_config(width: float):
   """The original's stage 1 at a width."""
@@ -173,7 +170,7 @@ def jax_run(
       step = train_generator.make_train_step(config, expert_config(width))
       seed, windows = 200, plan.gan_windows
       frozen = {"expert": variables["sync_expert"]}
-    step = jax.jit(step, compiler_options=_QUICK if steps <= 10 else None)
+    step = jax.jit(step)
     for i in range(steps):
       data = cast(torch_training.batch(seed + i, windows), dtype)
       if flip_labels:
