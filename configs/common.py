@@ -154,7 +154,7 @@ def faithful(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
 
 
 def grid_expert(size: str) -> ml_collections.ConfigDict:
-  """Returns stage 1 for clips of one speaker that begin and end in silence."""
+  """Returns stage 1 on GRID speaker 1, whose clips end in silence."""
   config = expert(size)
   # 42 % of GRID's windows hold no word and cannot tell in-sync from off-sync.
   config.windows.speech_only = True

@@ -217,3 +217,17 @@ def test_starting_with_an_optimizer_that_is_not_there(
     checkpoints.start_from(state.expert, path, "expert", optimizer=True)
   started = checkpoints.start_from(state.expert, path, "expert", False)
   assert_trees_equal(started.variables, expert_run[1].expert.variables)
+
+
+def test_a_network_that_a_checkpoint_does_not_hold(expert_run, tmp_path):
+  """A run without GAN has no discriminator; a converted one has one network."""
+  weights = str(tmp_path / "expert.safetensors")
+  workdir = str(tmp_path / "converted")
+  convert_checkpoint.convert("sync_expert", expert_run[0], weights)
+  convert_checkpoint.convert("sync_expert", weights, workdir)
+  abstract = expert_run[1].expert.variables
+  # From a file without Adam's state there is none.
+  assert checkpoints.load_adam(workdir, "expert", abstract) is None
+  where, _ = checkpoints._find(workdir)
+  with pytest.raises(CheckpointError, match="holds no generator; .* expert"):
+    checkpoints._restore(where, "generator", abstract)

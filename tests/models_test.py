@@ -451,3 +451,12 @@ def test_he_init_keeps_the_signals_size():
 def test_unknown_running_variance():
   with pytest.raises(ValueError, match="'sample', expected 'biased' or"):
     layers.training_apply(layers.ConvBlock(1, 1), "sample")
+
+
+def test_the_unbiased_variance_of_one_number():
+  """PyTorch stops there, too."""
+  x = np.ones((1, 1, 1, 3), np.float32)
+  block = layers.ConvBlock(2, 1)
+  apply = layers.training_apply(block, "unbiased")
+  with pytest.raises(ValueError, match="give larger batches"):
+    apply(drawn(block, x, True), x, True, mutable=["batch_stats"])

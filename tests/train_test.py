@@ -408,6 +408,9 @@ def test_the_expert_rests_before_its_first_step(gan_parts):
   config = config.copy_and_resolve_references()
   config.loss.sync_from_step = 2
   config.loss.adversarial_from_step = 3
+  config.loss.frames_before_sync = 0
+  with pytest.raises(ValueError, match="is 0, expected 1 to .* = 5"):
+    train_generator.make_train_steps(config, expert)
   config.loss.frames_before_sync = 1
   steps = train_generator.make_train_steps(config, expert)
   assert list(steps) == [0, 2, 3]

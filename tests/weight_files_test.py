@@ -171,3 +171,19 @@ def test_the_original_config_matches_the_originals_files():
     for key in ("stage", "image_size", "width", "windows"):
       assert original[key] == config[key], key
   assert set(torch_checkpoint.NETWORKS) >= {"sync_expert", "generator"}
+
+
+def test_an_optimizer_that_does_not_fit_matters_to_training_alone(tmp_path):
+  """Weights can be used although their file's Adam is another network's."""
+  torch = pytest.importorskip("torch")
+  from tests.parity.torch_networks import TWINS
+
+  twin = TWINS["generator"](1 / 32)
+  state = {"state": {}, "param_groups": [{"params": [0, 1]}]}
+  path = tmp_path / "x.pth"
+  torch.save({"state_dict": twin.state_dict(), "optimizer": state}, path)
+  config = {**weight_files.original_config("generator"), "width": 1 / 32}
+  path.with_suffix(".json").write_text(json.dumps(config))
+  variables, _ = inference.load_generator(str(path))
+  with pytest.raises(CheckpointError, match="its optimizer knows 2 parameters"):
+    checkpoints.load_adam(str(path), "generator", variables)

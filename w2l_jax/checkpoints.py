@@ -286,7 +286,7 @@ def load_variables(path: str, network: str, abstract: dict) -> dict:
   """
   load_config(path, STAGES[network])
   if weight_files.is_weight_file(path):
-    variables, _ = _load_weight_file(path, network)
+    variables = _from_weight_file(weight_files.load_variables, path, network)
   else:
     path, _ = _find(path)
     variables = _restore(path, network, abstract)
@@ -308,10 +308,9 @@ def load_adam(path: str, network: str, abstract: dict):
   """
   config = load_config(path, STAGES[network])
   if weight_files.is_weight_file(path):
-    return _load_weight_file(path, network)[1]
+    return _from_weight_file(weight_files.load_adam, path, network)
   where, _ = _find(path)
-  saved = ocp.PyTreeCheckpointer().metadata(where / "state").item_metadata
-  if "opt_state" not in saved[network]:
+  if "opt_state" not in _saved_parts(where, network):
     return None
   tx = make_optimizer(**config[optimizer_field(network)])
   opt_state = jax.eval_shape(tx.init, abstract["params"])
@@ -359,9 +358,10 @@ def is_begun(workdir: str) -> bool:
   return bool(_saved_steps(epath.Path(workdir)))
 
 
-def _load_weight_file(path: str, network: str):
+def _from_weight_file(load, path: str, network: str):
+  """Calls a reader of weight_files.py."""
   try:
-    return weight_files.load(path, STAGES[network], network)
+    return load(path, STAGES[network], network)
   except (
     weight_files.WeightFileError,
     torch_checkpoint.TorchCheckpointError,
@@ -369,9 +369,22 @@ def _load_weight_file(path: str, network: str):
     raise CheckpointError(str(e)) from e
 
 
+def _saved_parts(where: epath.Path, network: str) -> dict:
+  """Names what a step folder holds of one network."""
+  saved = ocp.PyTreeCheckpointer().metadata(where / "state").item_metadata
+  if saved is None:
+    raise CheckpointError(f"{where}: the list of its arrays is damaged")
+  if not saved.get(network):
+    raise CheckpointError(
+      f"{where}: holds no {network}; it holds {', '.join(saved)}"
+    )
+  return saved[network]
+
+
 def _restore(where: epath.Path, network: str, abstract: dict) -> dict:
   """Restores a part of one network's state."""
   item = {network: abstract}
+  _saved_parts(where, network)
   try:
     return ocp.PyTreeCheckpointer().restore(
       where / "state",

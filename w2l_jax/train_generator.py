@@ -171,6 +171,12 @@ def make_train_step(
   discriminator = make_discriminator(config)
   generator_tx, discriminator_tx = _optimizers(config)
   sync_losses = _expert_sync_losses(config, expert_config)
+  count = config["loss"]["frames_before_sync"]
+  if not 1 <= count <= config["windows"]["frames"]:
+    raise ValueError(
+      f"config.loss.frames_before_sync is {count}, expected 1 to "
+      f"config.windows.frames = {config['windows']['frames']}"
+    )
   weight = config["loss"]["adversarial_weight"] if adversarial else 0.0
   form = config["loss"]["adversarial_form"]
 
@@ -215,7 +221,6 @@ def make_train_step(
 
   def train_step(state: GeneratorTrainState, batch: dict, frozen: dict):
     if not sync:
-      count = config["loss"]["frames_before_sync"]
       batch = {
         key: batch[key][:, :count] for key in ("frames", "other", "frame_mels")
       }

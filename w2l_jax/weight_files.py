@@ -101,43 +101,66 @@ def load_config(path: str, stage: str) -> dict:
     ) from e
 
 
-def load(path: str, stage: str, network: str) -> tuple[dict, object]:
-  """Reads a file of weights as nested dicts of NumPy arrays.
+def load_variables(path: str, stage: str, network: str) -> dict:
+  """Reads the variables of a file of weights as nested dicts of NumPy arrays.
 
   Args:
     path: of `is_weight_file`.
     stage: "expert" or "generator".
     network: "expert", "generator" or "discriminator".
 
-  Returns:
-    (variables, Adam's optax.ScaleByAdamState or None if the file has none).
-
   Raises:
     WeightFileError, TorchCheckpointError: if it cannot be read.
   """
   config = load_config(path, stage)
+  variables: dict = {}
   if not path.endswith(".safetensors"):
-    variables, adam, _ = torch_checkpoint.load_training(
-      path,
-      _TORCH_NETWORKS[network],
-      width=config["width"],
-      image_size=config["image_size"],
+    variables = torch_checkpoint.load(
+      path, _TORCH_NETWORKS[network], **_size(config)
     )
-    if stage == "expert" and config["loss"]["kind"] == "contrastive":
+    if _is_contrastive(config):
       # PyTorch's file has no place for it; the config holds the learnt one.
       scale = np.float32(-np.log(config["loss"]["temperature"]))
       variables["params"]["logit_scale"] = scale
-      if adam is not None:
-        adam.mu["logit_scale"] = adam.nu["logit_scale"] = np.zeros_like(scale)
-    return variables, adam
-  variables: dict = {}
+    return variables
   for name, array in safetensors.numpy.load_file(path).items():
     tree = variables
     *parents, leaf = name.split("/")
     for parent in parents:
       tree = tree.setdefault(parent, {})
     tree[leaf] = array
-  return variables, None
+  return variables
+
+
+def load_adam(path: str, stage: str, network: str):
+  """Reads Adam's state of a file of weights.
+
+  Args:
+    path, stage, network: as for `load_variables`.
+
+  Returns:
+    An optax.ScaleByAdamState, or None if the file has none.
+
+  Raises:
+    WeightFileError, TorchCheckpointError: if it cannot be read.
+  """
+  if path.endswith(".safetensors"):
+    return None
+  config = load_config(path, stage)
+  _, adam, _ = torch_checkpoint.load_training(
+    path, _TORCH_NETWORKS[network], **_size(config)
+  )
+  if adam is not None and _is_contrastive(config):
+    adam.mu["logit_scale"] = adam.nu["logit_scale"] = np.float32(0)
+  return adam
+
+
+def _size(config: dict) -> dict:
+  return {"width": config["width"], "image_size": config["image_size"]}
+
+
+def _is_contrastive(config: dict) -> bool:
+  return config["stage"] == "expert" and config["loss"]["kind"] == "contrastive"
 
 
 def save_safetensors(path: str, variables: dict, config: dict) -> None:

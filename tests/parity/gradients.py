@@ -16,6 +16,7 @@ from tests.parity.both_sides import (
   statistics,
   variables_of,
 )
+from tests.parity.make_stored import nchw
 from w2l_jax import (
   losses,
   network_inputs,
@@ -37,7 +38,7 @@ def forward(width: float) -> dict:
   }
   for name, twin in make_twins(width).items():
     inputs = [rng.random(s, np.float32) for s in shapes[name]]
-    tensors = [torch.from_numpy(x.transpose(0, 3, 1, 2).copy()) for x in inputs]
+    tensors = [nchw(x) for x in inputs]
     twin.eval()
     with torch.no_grad():
       expected = (

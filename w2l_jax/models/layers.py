@@ -179,6 +179,11 @@ def training_apply(model: nn.Module, running_variance: str) -> Callable:
     y = next_fun(*args, **kwargs)
     after = norm.get_variable("batch_stats", "var")
     n = args[0].size // args[0].shape[-1]
+    if n < 2:
+      raise ValueError(
+        f"the unbiased variance of one number is not defined: BatchNorm's "
+        f"input is {args[0].shape}; give larger batches"
+      )
     # What this batch has added, momentum included.
     added = after - norm.momentum * before
     norm.put_variable("batch_stats", "var", after + added / (n - 1))
