@@ -104,14 +104,18 @@ def generator(size: str) -> ml_collections.ConfigDict:
   config.discriminator_optimizer = dict(config.optimizer)
   config.discriminator_init = "torch"
   config.init_discriminator = placeholder(str)  # as init_checkpoint
+  # "expert": the generator begins with the frozen expert's speech encoder.
+  config.speech_encoder_init = "torch"
   config.loss = dict(
     sync_weight_initial=0.0,
     sync_weight=0.01,
     sync_on_below=0.75,
     # The expert rests before it, and of each window frames_before_sync frames
-    # are drawn: other windows teach more than the same one's next frames.
+    # are drawn: other windows teach more than the same one's next frames.  From
+    # it on, windows_with_sync of a batch's windows are drawn whole; 0: all.
     sync_from_step=0,
     frames_before_sync=5,
+    windows_with_sync=0,
     # "initial": a restart begins again with sync_weight_initial, as the
     # original's does.
     sync_weight_on_restart="kept",

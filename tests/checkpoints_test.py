@@ -192,19 +192,20 @@ def test_training_starts_from_a_checkpoint(
   config = gan_config(data_dir, expert_run[0])
   config.init_checkpoint = config.init_discriminator = workdir
   config.init_optimizer = True
-  state = train_generator.initial_state(config, begun=False)
+  frozen, _ = train_expert.load_frozen(expert_run[0])
+  state = train_generator.initial_state(config, False, frozen)
   for network in ("generator", "discriminator"):
     started, expected = getattr(state, network), getattr(last, network)
     assert_trees_equal(started.variables, expected.variables)
     assert_trees_equal(adam_of(started.opt_state), adam_of(expected.opt_state))
   # A restart does not need the file any more.
   config.init_checkpoint = config.init_discriminator = str(tmp_path / "gone")
-  train_generator.initial_state(config, begun=True)
+  train_generator.initial_state(config, True, frozen)
   with pytest.raises(CheckpointError, match="gone: no such checkpoint"):
-    train_generator.initial_state(config, begun=False)
+    train_generator.initial_state(config, False, frozen)
   config.loss.adversarial_weight = 0.0
   with pytest.raises(ValueError, match="but there is no discriminator"):
-    train_generator.initial_state(config, begun=True)
+    train_generator.initial_state(config, True, frozen)
 
 
 def test_starting_with_an_optimizer_that_is_not_there(

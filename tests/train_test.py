@@ -33,6 +33,7 @@ from w2l_jax import (
   train_loop,
   video,
 )
+from w2l_jax.models import audio_encoder
 from w2l_jax.train_state import adam_of, make_optimizer
 
 
@@ -401,6 +402,56 @@ class Counter:
   step: jax.Array
 
 
+def test_what_a_step_draws_of_its_batch(gan_parts):
+  """Single frames of all windows, then some windows whole."""
+  config, expert, _, batch = gan_parts
+  config = config.copy_and_resolve_references()
+  config.loss.frames_before_sync = 1
+  config.loss.windows_with_sync = 2
+  config.data.batch_size = len(batch["mel"])
+  before = train_generator._drawn_part(config, sync=False)(batch)
+  for key in ("frames", "other", "frame_mels"):
+    np.testing.assert_array_equal(before.pop(key), batch[key][:, :1])
+  assert not before
+  since = train_generator._drawn_part(config, sync=True)(batch)
+  assert since.keys() == batch.keys()
+  for key, value in since.items():
+    np.testing.assert_array_equal(value, batch[key][:2])
+  config.loss.windows_with_sync = 99
+  with pytest.raises(ValueError, match="windows_with_sync is 99, expected 0"):
+    train_generator.make_train_step(config, expert)
+  config.loss.frames_before_sync = 0
+  with pytest.raises(ValueError, match="before_sync is 0, expected 1 to 5"):
+    train_generator.make_train_step(config, expert)
+
+
+def test_the_generator_begins_with_the_experts_ears(gan_parts):
+  """Equal to the expert's encoder whose extra residual block adds nothing."""
+  config, expert_config, variables, batch = gan_parts
+  config = config.copy_and_resolve_references()
+  config.speech_encoder_init = "expert"
+  state = train_generator.initial_state(config, False, variables)
+  theirs = {k: dict(v["audio_encoder"]) for k, v in variables.items()}
+  extra = theirs["params"]["block_11"]
+  silent = jax.tree.map(jnp.zeros_like, extra["batch_norm"])
+  theirs["params"] |= {"block_11": {**extra, "batch_norm": silent}}
+  ours = {k: v["audio_encoder"] for k, v in state.generator.variables.items()}
+  mel = np.asarray(batch["mel"]).swapaxes(1, 2)[..., None]
+  np.testing.assert_allclose(
+    audio_encoder.AudioEncoder(1, config.width).apply(ours, mel, False),
+    audio_encoder.AudioEncoder(2, config.width).apply(theirs, mel, False),
+    rtol=1e-6,
+  )
+  # The step is donated the state, but not the expert.
+  mine, frozen = (
+    {id(x) for x in jax.tree.leaves(v)} for v in (ours, variables)
+  )
+  assert not mine & frozen
+  config.speech_encoder_init = "he"
+  with pytest.raises(ValueError, match="'he', expected 'torch' or 'expert'"):
+    train_generator.initial_state(config, False, variables)
+
+
 @pytest.mark.slow  # Compiles a program of its own.
 def test_the_expert_rests_before_its_first_step(gan_parts):
   """Until then it is not asked, and single frames of the windows are drawn."""
@@ -408,9 +459,6 @@ def test_the_expert_rests_before_its_first_step(gan_parts):
   config = config.copy_and_resolve_references()
   config.loss.sync_from_step = 2
   config.loss.adversarial_from_step = 3
-  config.loss.frames_before_sync = 0
-  with pytest.raises(ValueError, match="is 0, expected 1 to .* = 5"):
-    train_generator.make_train_steps(config, expert)
   config.loss.frames_before_sync = 1
   steps = train_generator.make_train_steps(config, expert)
   assert list(steps) == [0, 2, 3]

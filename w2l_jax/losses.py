@@ -101,17 +101,24 @@ def contrastive_loss(
 
 
 def contrastive_sync_losses(
-  audio_embedding: jax.Array, face_embedding: jax.Array, logit_scale: jax.Array
+  audio_embedding: jax.Array,
+  face_embedding: jax.Array,
+  logit_scale: jax.Array,
+  own: jax.Array,
 ) -> jax.Array:
   """Stage-2 sync loss of each window, [B], by a contrastive expert.
 
-  Every window's faces must find their own speech among the batch's; chance is
-  log B.
+  Every window's faces must find their own speech among all that is given;
+  chance is log N.
+
+  Args:
+    audio_embedding: [N, D], unit length.
+    face_embedding: [B, D], unit length.
+    logit_scale: logarithm of the inverse temperature.
+    own: [B] integers: which speech belongs to each window's faces.
   """
   logits = _similarities(face_embedding, audio_embedding, logit_scale)
-  return optax.softmax_cross_entropy_with_integer_labels(
-    logits, jnp.arange(logits.shape[0])
-  )
+  return optax.softmax_cross_entropy_with_integer_labels(logits, own)
 
 
 def masked_mean(values: jax.Array, mask: jax.Array) -> jax.Array:

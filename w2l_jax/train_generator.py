@@ -33,6 +33,7 @@ from w2l_jax.evaluation import image_metrics
 from w2l_jax.models import QualityDiscriminator, layers
 from w2l_jax.train_state import (
   GeneratorTrainState,
+  NetworkState,
   init_network,
   make_optimizer,
 )
@@ -114,8 +115,21 @@ def _expert_sync_losses(config, expert_config) -> Callable:
     # With mutable collections `apply` also returns them; they are dropped.
     audio, face = out[0] if "mutable" in kwargs else out
     if contrastive:
+      # What is heard a frame or two before or after must not do as well.
+      near = network_inputs.fold_time(batch["frame_mels"])
+      out = model.apply(
+        variables,
+        network_inputs.mel_image(near),
+        method="embed_audio",
+        **kwargs,
+      )
+      audio = out[0] if "mutable" in kwargs else out
+      count = batch["frame_mels"].shape[1]
+      own = (
+        jnp.arange(len(face)) * count - config["windows"]["frame_mel_offset"]
+      )
       values = losses.contrastive_sync_losses(
-        audio, face, variables["params"]["logit_scale"]
+        audio, face, variables["params"]["logit_scale"], own
       )
     else:
       values = losses.sync_losses(audio, face)
@@ -148,6 +162,28 @@ def generate(apply: Callable, config, variables, batch, **kwargs):
   return real, apply(variables, mels, faces, **kwargs)
 
 
+def _drawn_part(config, sync: bool) -> Callable:
+  """Returns drawn_part(batch) -> batch: what a train step draws of a batch."""
+  loss = config["loss"]
+  for field, lowest, highest in (
+    ("frames_before_sync", 1, config["windows"]["frames"]),
+    ("windows_with_sync", 0, config["data"]["batch_size"]),
+  ):
+    if not lowest <= loss[field] <= highest:
+      raise ValueError(
+        f"config.loss.{field} is {loss[field]}, expected {lowest} to {highest}"
+      )
+
+  def drawn_part(batch: dict) -> dict:
+    if sync:
+      count = loss["windows_with_sync"] or None
+      return {key: value[:count] for key, value in batch.items()}
+    keys = ("frames", "other", "frame_mels")
+    return {key: batch[key][:, : loss["frames_before_sync"]] for key in keys}
+
+  return drawn_part
+
+
 def make_train_step(
   config, expert_config, adversarial: bool | None = None, sync: bool = True
 ) -> Callable:
@@ -160,8 +196,9 @@ def make_train_step(
     expert_config: that the expert was trained with.
     adversarial: whether the discriminator takes part; if not, it stays as it
       is and costs nothing.  None: if the config has one.
-    sync: whether the expert takes part; if not, it costs nothing, and of each
-      window only the first config.loss.frames_before_sync frames are drawn.
+    sync: whether the expert takes part, on the batch's first
+      config.loss.windows_with_sync windows; if not, it costs nothing, and of
+      all windows the first config.loss.frames_before_sync frames are drawn.
   """
   if adversarial is None:
     adversarial = bool(config["loss"]["adversarial_weight"])
@@ -171,12 +208,7 @@ def make_train_step(
   discriminator = make_discriminator(config)
   generator_tx, discriminator_tx = _optimizers(config)
   sync_losses = _expert_sync_losses(config, expert_config)
-  count = config["loss"]["frames_before_sync"]
-  if not 1 <= count <= config["windows"]["frames"]:
-    raise ValueError(
-      f"config.loss.frames_before_sync is {count}, expected 1 to "
-      f"config.windows.frames = {config['windows']['frames']}"
-    )
+  drawn_part = _drawn_part(config, sync)
   weight = config["loss"]["adversarial_weight"] if adversarial else 0.0
   form = config["loss"]["adversarial_form"]
 
@@ -220,10 +252,7 @@ def make_train_step(
     )
 
   def train_step(state: GeneratorTrainState, batch: dict, frozen: dict):
-    if not sync:
-      batch = {
-        key: batch[key][:, :count] for key in ("frames", "other", "frame_mels")
-      }
+    batch = drawn_part(batch)
     sync_weight = state.sync_weight if sync else 0.0
 
     def draw(params):
@@ -526,14 +555,49 @@ def check_expert(config: dict, expert_config: dict, path: str) -> None:
       )
 
 
-def initial_state(config, begun: bool) -> GeneratorTrainState:
+def with_speech_encoder_of(expert_variables: dict, generator: NetworkState):
+  """Returns the generator's state with the expert's speech encoder.
+
+  The expert's has one residual block more: the last before its embedding is
+  left out, and what would have gone into it goes on.
+  """
+  taken = {}
+  for collection in ("params", "batch_stats"):
+    ours = getattr(generator, collection)
+    theirs = expert_variables[collection]["audio_encoder"]
+    kept = len(ours["audio_encoder"]) - 2
+    blocks = {
+      f"block_{i}": theirs[f"block_{i if i < kept else i + 1}"]
+      for i in range(len(ours["audio_encoder"]))
+    }
+    # Copies: the train step is given its state for good, but not the expert.
+    taken[collection] = {
+      **ours,
+      "audio_encoder": jax.tree.map(jnp.copy, blocks),
+    }
+  return generator.replace(**taken)
+
+
+def initial_state(
+  config, begun: bool, expert_variables: dict
+) -> GeneratorTrainState:
   """Returns the state before the first step.
 
   Args:
     config: of stage 2.
     begun: whether a checkpoint will take the state's place.
+    expert_variables: of the frozen expert.
   """
   state = create_state(config, jax.random.key(config.seed))
+  if config.speech_encoder_init == "expert":
+    state = state.replace(
+      generator=with_speech_encoder_of(expert_variables, state.generator)
+    )
+  elif config.speech_encoder_init != "torch":
+    raise ValueError(
+      f"config.speech_encoder_init is {config.speech_encoder_init!r}, expected "
+      "'torch' or 'expert'"
+    )
   if config.init_discriminator and state.discriminator is None:
     raise ValueError(
       "config.init_discriminator is set, but there is no discriminator: "
@@ -599,7 +663,8 @@ def train_and_evaluate(config, workdir: str) -> GeneratorTrainState:
       )
     return results
 
-  state = initial_state(config, begun=checkpoints.is_begun(workdir))
+  begun = checkpoints.is_begun(workdir)
+  state = initial_state(config, begun, expert_variables)
   return train_loop.run(
     workdir=workdir,
     config=plain,

@@ -74,8 +74,19 @@ def _result(steps: list[dict], state_dicts: dict) -> dict:
   }
 
 
-def torch_run(stage: str, plan: Plan, steps: int, dtype) -> dict:
-  """Trains the twins; returns losses of each step and what came out."""
+def torch_run(
+  stage: str, plan: Plan, steps: int, dtype, reverse: bool = False
+) -> dict:
+  """Trains the twins; returns losses of each step and what came out.
+
+  `reverse` turns round the order of each batch's windows: the same training,
+  but for the rounding of sums.
+  """
+
+  def batch(*args):
+    data = torch_training.batch(*args)
+    return {k: v[::-1] for k, v in data.items()} if reverse else data
+
   twins = make_twins(plan.trajectory_width, dtype)
   if stage == "expert":
     trained = ("sync_expert",)
@@ -85,7 +96,7 @@ def torch_run(stage: str, plan: Plan, steps: int, dtype) -> dict:
       torch_training.expert_step(
         twins["sync_expert"],
         optimizer,
-        torch_training.batch(100 + i, plan.expert_windows),
+        batch(100 + i, plan.expert_windows),
       )
       for i in range(steps)
     ]
@@ -108,7 +119,7 @@ def torch_run(stage: str, plan: Plan, steps: int, dtype) -> dict:
       torch_training.gan_step(
         networks,
         optimizers,
-        torch_training.batch(200 + i, plan.gan_windows),
+        batch(200 + i, plan.gan_windows),
         config.loss.sync_weight,
         config.loss.adversarial_weight,
       )
@@ -203,13 +214,18 @@ def jax_run(
   )
 
 
+def by_step(a: dict, b: dict) -> np.ndarray:
+  """Largest relative difference of any loss at each step, [steps]."""
+  return np.max(
+    [np.abs(a["losses"][k] - v) / np.abs(v) for k, v in b["losses"].items()],
+    axis=0,
+  )
+
+
 def distance(a: dict, b: dict) -> dict:
   """How far run `a` is from run `b`."""
   return {
-    "losses": max(
-      float(np.max(np.abs(a["losses"][k] - v) / np.abs(v)))
-      for k, v in b["losses"].items()
-    ),
+    "losses": float(by_step(a, b).max()),
     "running statistics": relative(a["statistics"], b["statistics"]),
     "weights": relative(a["weights"], b["weights"]),
   }
@@ -301,6 +317,11 @@ def breakages(plan: Plan) -> dict:
   return found
 
 
+# Pairs of runs.
+OURS = "float64: JAX, PyTorch"
+ROUNDING = "float64: PyTorch, itself with its batches' windows reversed"
+
+
 def trajectories(plan: Plan, path: str) -> dict:
   """Both stages, both precisions; draws the picture."""
   report = {}
@@ -314,15 +335,20 @@ def trajectories(plan: Plan, path: str) -> dict:
       for dtype in (np.float64, np.float32)
     }
     truth = runs["PyTorch", np.float64]
+    reverse = torch_run(stage, plan, steps, np.float64, reverse=True)
     pairs = {
-      "float64: JAX, PyTorch": (runs["JAX", np.float64], truth),
+      OURS: (runs["JAX", np.float64], truth),
+      ROUNDING: (reverse, truth),
       "float32: JAX, PyTorch": (
         runs["JAX", np.float32],
         runs["PyTorch", np.float32],
       ),
       "PyTorch: float32, float64": (runs["PyTorch", np.float32], truth),
     }
-    report[stage] = {k: distance(*pair) for k, pair in pairs.items()}
+    report[stage] = {
+      k: distance(*pair) | {"by step": by_step(*pair).tolist()}
+      for k, pair in pairs.items()
+    }
     top, bottom = axes[0, column], axes[1, column]
     for number, name in enumerate(truth["losses"]):
       if stage == "gan" and name == "loss":
@@ -342,14 +368,8 @@ def trajectories(plan: Plan, path: str) -> dict:
       fontsize=10,
     )
     top.legend(frameon=False, fontsize=8)
-    for label, (a, b) in pairs.items():
-      difference = np.max(
-        [
-          np.abs(a["losses"][k] - v) / np.abs(v) for k, v in b["losses"].items()
-        ],
-        axis=0,
-      )
-      bottom.plot(np.maximum(difference, 1e-17), label=label)
+    for label, pair in pairs.items():
+      bottom.plot(np.maximum(by_step(*pair), 1e-17), label=label)
     bottom.set_yscale("log")
     bottom.set_xlabel("step")
     bottom.set_ylabel("largest relative difference of a loss", fontsize=8)

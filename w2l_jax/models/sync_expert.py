@@ -102,15 +102,20 @@ class SyncExpert(nn.Module):
     Returns:
       (audio_embedding, face_embedding), each [B, D], unit length, float32.
     """
+    return self.embed_audio(mel, train), self.embed_faces(faces, train)
+
+  def embed_audio(self, mel: jax.Array, train: bool = False) -> jax.Array:
+    """Embeds speech alone, see `__call__`."""
+    audio = self.audio_encoder(mel, train)
+    return layers.l2_normalize(audio.reshape(audio.shape[0], -1))
+
+  def embed_faces(self, faces: jax.Array, train: bool = False) -> jax.Array:
+    """Embeds faces alone, see `__call__`."""
     expected = (self.image_size // 2, self.image_size)
     if faces.shape[1:3] != expected:
       raise ValueError(
         f"faces are {faces.shape}, expected [B, {expected[0]}, {expected[1]}, "
         f"3 T]: the lower halves of {self.image_size}-pixel faces"
       )
-    audio = self.audio_encoder(mel, train)
     face = self.face_encoder(faces, train)
-    return (
-      layers.l2_normalize(audio.reshape(audio.shape[0], -1)),
-      layers.l2_normalize(face.reshape(face.shape[0], -1)),
-    )
+    return layers.l2_normalize(face.reshape(face.shape[0], -1))
