@@ -31,7 +31,7 @@ from absl import flags
 
 from configs import expert_grid, gan_grid
 from data_prep import clips, prepare
-from w2l_jax import train_expert, train_generator, video
+from w2l_jax import metrics, train_expert, train_generator, video
 
 REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
 GRID = REPOSITORY.parent / "shared" / "data" / "grid_s1"
@@ -214,3 +214,11 @@ def gan_run(data_dir, expert_run, tmp_path_factory):
   config = gan_config(data_dir, expert_run[0])
   state = train_generator.train_and_evaluate(config, workdir)
   return workdir, jax.device_get(state)
+
+
+def untimed(workdir):
+  """The lines of metrics.jsonl without what the clock says."""
+  return [
+    {k: v for k, v in line.items() if not k.startswith("time/")}
+    for line in metrics.read_metrics(workdir)
+  ]

@@ -15,7 +15,7 @@ LAYERS = [
   {"weight_files"},
   {"checkpoints"},
   {"input_pipeline", "train_loop", "inference"},
-  {"train_expert"},
+  {"train_expert", "samples"},
   {"train_generator"},
 ]  # fmt: skip
 # Top-level packages that only the named modules may import.

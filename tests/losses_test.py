@@ -142,9 +142,12 @@ def test_contrastive_losses(scale):
     correct += list(logits.argmax(1) == np.arange(4))
   np.testing.assert_allclose(loss, np.mean(found), rtol=2e-5)
   np.testing.assert_allclose(accuracy, np.mean(correct))
+  logits = min(scale, 100.0) * face[:3] @ audio.T
+  logits -= logits.max(-1, keepdims=True)
+  expected = np.log(np.exp(logits).sum(-1)) - np.diag(logits)
   np.testing.assert_allclose(
-    losses.contrastive_sync_losses(audio, face, log_scale),
-    numpy_cross_entropy(min(scale, 100.0) * face @ audio.T),
+    losses.contrastive_sync_losses(audio, face[:3], log_scale),
+    expected,
     rtol=2e-4,
     atol=1e-5,
   )

@@ -101,10 +101,7 @@ def contrastive_loss(
 
 
 def contrastive_sync_losses(
-  audio_embedding: jax.Array,
-  face_embedding: jax.Array,
-  logit_scale: jax.Array,
-  own: jax.Array,
+  audio_embedding: jax.Array, face_embedding: jax.Array, logit_scale: jax.Array
 ) -> jax.Array:
   """Stage-2 sync loss of each window, [B], by a contrastive expert.
 
@@ -112,13 +109,14 @@ def contrastive_sync_losses(
   chance is log N.
 
   Args:
-    audio_embedding: [N, D], unit length.
+    audio_embedding: [N, D], unit length; the first B are the faces' own.
     face_embedding: [B, D], unit length.
     logit_scale: logarithm of the inverse temperature.
-    own: [B] integers: which speech belongs to each window's faces.
   """
   logits = _similarities(face_embedding, audio_embedding, logit_scale)
-  return optax.softmax_cross_entropy_with_integer_labels(logits, own)
+  return optax.softmax_cross_entropy_with_integer_labels(
+    logits, jnp.arange(len(logits))
+  )
 
 
 def masked_mean(values: jax.Array, mask: jax.Array) -> jax.Array:

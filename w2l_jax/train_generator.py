@@ -5,7 +5,6 @@ config.loss.adversarial_weight is 0, without it (wav2lip_train.py).  The trained
 expert enters the step as an argument: it is neither differentiated nor donated.
 """
 
-import os
 from collections.abc import Callable
 
 import jax
@@ -15,7 +14,6 @@ import optax
 from absl import logging
 
 from w2l_jax import (
-  audio,
   checkpoints,
   dataset,
   inference,
@@ -23,11 +21,10 @@ from w2l_jax import (
   losses,
   metrics,
   network_inputs,
+  samples,
   sharding,
   train_expert,
   train_loop,
-  video,
-  windows,
 )
 from w2l_jax.evaluation import image_metrics
 from w2l_jax.models import QualityDiscriminator, layers
@@ -38,9 +35,8 @@ from w2l_jax.train_state import (
   make_optimizer,
 )
 
-# Rows of a sample grid, and validation clips rendered at each evaluation.
+# Of a sample grid.
 _GRID_ROWS = 8
-_SAMPLE_FOLDER = "samples"
 
 
 def make_discriminator(config) -> QualityDiscriminator:
@@ -100,6 +96,7 @@ def _expert_sync_losses(config, expert_config) -> Callable:
   model = train_expert.make_model(expert_config)
   spec = train_expert.window_spec(expert_config)
   contrastive = train_expert.is_contrastive(expert_config)
+  frame_mel_offset = config["windows"]["frame_mel_offset"]
   # "batch" is the original: it never calls eval(), so BatchNorm normalises by
   # the generated windows themselves.
   kwargs = (
@@ -115,21 +112,20 @@ def _expert_sync_losses(config, expert_config) -> Callable:
     # With mutable collections `apply` also returns them; they are dropped.
     audio, face = out[0] if "mutable" in kwargs else out
     if contrastive:
-      # What is heard a frame or two before or after must not do as well.
-      near = network_inputs.fold_time(batch["frame_mels"])
+      # Speech a frame or two before or after must not do as well.
+      shifts = np.arange(batch["frame_mels"].shape[1]) + frame_mel_offset
+      near = network_inputs.fold_time(batch["frame_mels"][:, shifts != 0])
       out = model.apply(
         variables,
         network_inputs.mel_image(near),
         method="embed_audio",
         **kwargs,
       )
-      audio = out[0] if "mutable" in kwargs else out
-      count = batch["frame_mels"].shape[1]
-      own = (
-        jnp.arange(len(face)) * count - config["windows"]["frame_mel_offset"]
-      )
+      near_audio = out[0] if "mutable" in kwargs else out
       values = losses.contrastive_sync_losses(
-        audio, face, variables["params"]["logit_scale"], own
+        jnp.concatenate([audio, near_audio]),
+        face,
+        variables["params"]["logit_scale"],
       )
     else:
       values = losses.sync_losses(audio, face)
@@ -425,56 +421,6 @@ def make_evaluator(
   return evaluate
 
 
-def render_clip(
-  path: str,
-  split: dataset.Split,
-  face_record: int,
-  speech_record: int,
-  generator: inference.FaceGenerator,
-  variables,
-  config,
-) -> None:
-  """Writes a clip of one record's face saying another record's speech.
-
-  Left the input, right the result, with the speech as sound.
-  """
-  face, speech = split[face_record], split[speech_record]
-  crops = dataset.decode_frames(face)
-  waveform = dataset.decode_audio(speech)
-  total = round(len(waveform) / audio.SAMPLE_RATE * windows.FPS)
-  crops = crops[np.arange(total) % len(crops)]
-  spec = config["windows"]
-  mels = inference.frame_mels(
-    speech["mel"],
-    total,
-    windows.FPS,
-    spec["mel_columns"],
-    spec["inference_mel_offset"],
-  )
-  fakes = generator(variables, crops, mels)
-  with video.VideoWriter(path, windows.FPS, waveform) as writer:
-    for crop, fake in zip(crops, fakes, strict=True):
-      # Twice the size, so that players show more than a stamp.
-      writer.write(
-        np.concatenate([crop, fake], axis=1).repeat(2, 0).repeat(2, 1)
-      )
-
-
-def _write_samples(step, workdir, writer, grid, render: Callable) -> None:
-  """Writes the sample grid and a lip-synced validation clip of one step.
-
-  A full disk or a codec's failure is told and costs the picture, not the run.
-  """
-  folder = os.path.join(workdir, _SAMPLE_FOLDER)
-  try:
-    os.makedirs(folder, exist_ok=True)
-    metrics.save_image(os.path.join(folder, f"grid_{step:08d}.png"), grid)
-    writer.write_image(step, "samples", grid)
-    render(os.path.join(folder, f"clip_{step:08d}.mp4"))
-  except (OSError, video.MediaError) as e:
-    logging.warning("step %d: no samples: %s", step, e)
-
-
 def switch_sync_weight(config) -> Callable:
   """Returns after_eval(state, metrics) -> state: the sync-weight rule.
 
@@ -652,12 +598,12 @@ def train_and_evaluate(config, workdir: str) -> GeneratorTrainState:
     results, grid = evaluate(state.generator.variables, frozen)
     if jax.process_index() == 0:
       variables = state.generator.variables
-      _write_samples(
+      samples.write(
         int(state.step),
         workdir,
         writer,
         grid,
-        lambda path: render_clip(
+        lambda path: samples.render_clip(
           path, val, 0, len(val) - 1, face_generator, variables, config
         ),
       )

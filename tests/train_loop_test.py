@@ -1,0 +1,167 @@
+"""The loop that both stages share."""
+
+import itertools
+import json
+import os
+import subprocess
+import sys
+import textwrap
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+import pytest
+from conftest import (
+  expert_config,
+)
+
+from w2l_jax import (
+  checkpoints,
+  metrics,
+  sharding,
+  train_expert,
+  train_loop,
+)
+
+
+@flax.struct.dataclass
+class Counter:
+  """The least that a run can train."""
+
+  step: jax.Array
+
+
+def test_phases_begin_where_they_should(tmp_path):
+  """Also in a run that was stopped before or at the border."""
+  mesh = sharding.make_mesh(1)
+
+  def phase(number):
+    return lambda state, batch, frozen: (
+      Counter(state.step + 1),
+      {"phase": jnp.float32(number)},
+    )
+
+  for last in (1, 2, 4):
+    schedule = ml_collections.ConfigDict(
+      {
+        "num_steps": last,
+        "log_every_steps": 1,
+        "eval_every_steps": 9,
+        "save_every_steps": 9,
+        "keep": 1,
+      }
+    )
+    state = train_loop.run(
+      workdir=str(tmp_path),
+      config={},
+      schedule=schedule,
+      mesh=mesh,
+      state=sharding.put_replicated(mesh, Counter(jnp.int32(0))),
+      frozen={},
+      train_steps={0: phase(0), 2: phase(2)},
+      batches=lambda first: itertools.repeat({"x": np.zeros((1, 1))}),
+      evaluate=lambda state, frozen, writer: {},
+    )
+    assert state.step == last
+  found = {
+    m["step"]: m["train/phase"]
+    for m in metrics.read_metrics(str(tmp_path))
+    if "train/phase" in m
+  }
+  assert found == {1: 0, 2: 0, 3: 2, 4: 2}
+
+
+def test_nan_stops(data_dir, tmp_path):
+  """A loss that is not finite stops the run; what was saved is finite."""
+  config = expert_config(data_dir)
+  config.optimizer.learning_rate = float("nan")
+  with pytest.raises(train_loop.TrainingError, match="NaN or infinite at step"):
+    train_expert.train_and_evaluate(config, str(tmp_path))
+  state = train_expert.create_state(config, jax.random.key(0))
+  store = checkpoints.CheckpointStore(str(tmp_path), 3)
+  if store.latest_step() is not None:
+    restored = store.restore(state, sharding.replicated(sharding.make_mesh(4)))
+    assert all(
+      np.all(np.isfinite(x)) for x in jax.tree.leaves(restored.expert.params)
+    )
+
+
+DEVICES_SCRIPT = """
+import json, sys
+from absl import flags
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh
+from configs import expert_grid, generator_grid
+from w2l_jax import train_expert, train_generator, sharding, dataset
+from w2l_jax import input_pipeline
+flags.FLAGS.mark_as_parsed()
+data_dir, expert_dir, out = sys.argv[1:]
+assert jax.device_count() == 4
+split = dataset.Split(dataset.builder_dir(data_dir, 24), "train")
+variables, expert = train_expert.load_frozen(expert_dir)
+results = {}
+for stage, get, module in (
+  ("expert", expert_grid.get_config, train_expert),
+  ("generator", generator_grid.get_config, train_generator),
+):
+  config = get("tiny")
+  config.data.batch_size = 8
+  config.optimizer.clip_norm = 0.0
+  extra = () if stage == "expert" else (expert,)
+  train_step = module.make_train_step(config, *extra)
+  first = jax.device_get(module.create_state(config, jax.random.key(0)))
+  batch = next(input_pipeline.train_batches(
+    split, train_expert.window_spec(config), stage, config)(0))
+  results[stage] = []
+  for count in (1, 4):
+    mesh = Mesh(np.array(jax.devices()[:count]), ("data",),
+                axis_types=(AxisType.Auto,))
+    frozen = {"expert": jax.device_get(variables)} if extra else {}
+    state, metrics = sharding.jit_train_step(train_step, mesh)(
+      sharding.put_replicated(mesh, first),
+      sharding.global_batch(mesh, batch),
+      sharding.put_replicated(mesh, frozen))
+    network = state.expert if stage == "expert" else state.generator
+    results[stage].append({
+      "metrics": {k: float(v) for k, v in metrics.items()},
+      "moments": [float(np.sqrt(np.sum(np.square(x)))) for x in
+                  jax.tree.leaves(network.opt_state[0].mu)],
+      "batch_stats": [float(np.sum(x)) for x in
+                      jax.tree.leaves(network.batch_stats)],
+    })
+json.dump(results, open(out, "w"))
+"""
+
+
+def test_one_and_four_devices_agree(data_dir, expert_run, tmp_path):
+  """Losses, gradients and BatchNorm statistics of the same global batch."""
+  script = tmp_path / "devices.py"
+  script.write_text(textwrap.dedent(DEVICES_SCRIPT))
+  out = tmp_path / "results.json"
+  environment = {
+    **os.environ,
+    "JAX_NUM_CPU_DEVICES": "4",
+    "PYTHONPATH": os.getcwd(),
+  }
+  subprocess.run(
+    [sys.executable, script, data_dir, expert_run[0], out],
+    env=environment,
+    check=True,
+    timeout=280,
+  )
+  for one, four in json.loads(out.read_text()).values():
+    for key, value in one["metrics"].items():
+      assert four["metrics"][key] == pytest.approx(value, rel=2e-4), key
+    # A bias before BatchNorm has no gradient but rounding: compare absolutely.
+    np.testing.assert_allclose(
+      four["moments"],
+      one["moments"],
+      rtol=5e-3,
+      atol=1e-4 * max(one["moments"]),
+    )
+    np.testing.assert_allclose(
+      four["batch_stats"], one["batch_stats"], rtol=1e-3, atol=1e-4
+    )
