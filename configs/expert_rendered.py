@@ -13,11 +13,14 @@ def get_config(size: str = ""):
   config = common.grid_expert(size)
   # The cosine BCE was still at chance after 400 steps.
   config.loss.kind = "contrastive"
-  config.windows.windows_per_clip = 2 if size == "tiny" else 8
+  # After 200 steps two-way accuracy was 0.91 with 16 windows of a clip, 0.86
+  # with 8; after 400 steps 0.92 and 0.93.
+  config.windows.windows_per_clip = 2 if size == "tiny" else 16
+  config.windows.min_negative_distance = 1
   config.optimizer.clip_norm = 1.0
   if size == "small":
     config.image_size = 48
-    config.train.num_steps = 400
+    config.train.num_steps = 300
     config.train.eval_every_steps = 100
     config.train.save_every_steps = 50
     config.train.log_every_steps = 20
