@@ -126,7 +126,11 @@ def generator(size: str) -> ml_collections.ConfigDict:
   # How launch.lipsync makes a video, unless its flags say otherwise; what each
   # word means: w2l_jax.inference.Options.
   config.inference = dict(
-    ending="padded", loop="restart", no_face="pass", paste="feathered"
+    ending="padded",
+    loop="restart",
+    no_face="pass",
+    paste="feathered",
+    reference="own",
   )
   # The original's 701 and 302 go round a val split that is smaller.
   config.eval.batches = 100

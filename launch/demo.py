@@ -47,7 +47,7 @@ _WORKERS = flags.DEFINE_integer(
   "workers", os.cpu_count(), "Processes that render and prepare.", lower_bound=1
 )
 _CORPUS = {
-  "small": rendered_corpus.CorpusSpec(identities=(24, 3, 4), clips=5),
+  "small": rendered_corpus.CorpusSpec(identities=(24, 3, 4), clips=4),
   "tiny": rendered_corpus.CorpusSpec(identities=(2, 1, 2), clips=1),
 }
 _PAIRS = 12
@@ -112,21 +112,19 @@ def mouth_tracks(split, pairs, corpus, generator, variables, config) -> list:
 
   Frames before the mouth first opens and after it last closes are left out.
   """
-  spec, found = config["windows"], []
+  found = []
   for face, speech in pairs:
     driver = split[speech]
     truth = rendered_corpus.true_mouth(corpus, dataset.text(driver["id"]))
     opening = truth["opening"]
-    crops = dataset.decode_frames(split[face])
-    crops = crops[np.arange(len(opening)) % len(crops)]
-    mels = inference.frame_mels(
+    crops, fakes = inference.lipsync_crops(
+      generator,
+      variables,
+      config,
+      dataset.decode_frames(split[face]),
       driver["mel"],
       len(opening),
-      windows.FPS,
-      spec["mel_columns"],
-      spec["inference_mel_offset"],
     )
-    fakes = generator(variables, crops, mels)
     spoken = np.flatnonzero(opening > _CLOSED * opening.max())
     part = slice(spoken[0], spoken[-1] + 1)
     tracks = {

@@ -47,6 +47,7 @@ _OPTIONS = {
     "no_face": "Frames without a face: unchanged, drawn where the last face "
     "was, or an error",
     "paste": "Whether the face is blended into the frame at its border",
+    "reference": "Whose looks a frame's face takes: its own, or the first's",
   }.items()
 }
 _BATCH_SIZE = flags.DEFINE_integer(

@@ -210,6 +210,53 @@ def test_batching_does_not_matter(gan_run, size):
   assert np.abs(np.int16(parts) - whole).max() <= 1
 
 
+def test_one_reference_for_all(gan_run):
+  """The networks' own answer to that pair of faces, frame by frame."""
+  variables, config = inference.load_generator(gan_run[0])
+  rng = np.random.default_rng(0)
+  crops = rng.integers(0, 256, (5, 24, 24, 3), np.uint8)
+  mel = rng.normal(size=(40, 80)).astype(np.float32)
+  generator = inference.FaceGenerator(config, 2)
+  model = inference.make_model(config)
+  spec = config["windows"]
+  found = {}
+  for word in inference.CHOICES["reference"]:
+    chosen = {**config, "inference": {"reference": word}}
+    taken, found[word] = inference.lipsync_crops(
+      generator, variables, chosen, crops, mel, 7
+    )
+    np.testing.assert_array_equal(taken, crops[[0, 1, 2, 3, 4, 0, 1]])
+    references = taken if word == "own" else np.stack([crops[0]] * 7)
+    faces = np.concatenate([taken, references], axis=-1) / np.float32(255)
+    faces[:, 12:, :, :3] = 0
+    mels = inference.frame_mels(
+      mel, 7, 25, spec["mel_columns"], spec["inference_mel_offset"]
+    )
+    expected = model.apply(variables, mels.swapaxes(1, 2)[..., None], faces)
+    expected = np.floor(np.asarray(expected) * 255)
+    assert np.abs(found[word] - expected).max() <= 1
+  assert np.abs(np.int16(found["own"]) - found["first"])[1:].max() > 1
+
+
+def test_the_first_face_of_a_video_is_the_reference(
+  gan_run, face_video, speech, tmp_path
+):
+  """Also of the frames of later batches."""
+  written = []
+  for size in (3, 64):
+    out = str(tmp_path / f"{size}.mp4")
+    inference.lipsync(
+      gan_run[0],
+      face_video,
+      speech,
+      out,
+      batch_size=size,
+      reference="first",
+    )
+    written.append(np.stack(list(video.frames_at_rate(out, 25))))
+  assert np.abs(np.int16(written[0]) - written[1]).max() <= 3
+
+
 # --- Bad input: a clear error, the old output intact, nothing half-written --
 
 

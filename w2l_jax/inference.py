@@ -39,6 +39,7 @@ CHOICES = {
   "loop": ("restart", "ping_pong"),
   "no_face": ("pass", "hold", "error"),
   "paste": ("feathered", "hard"),
+  "reference": ("own", "first"),
 }
 
 
@@ -58,12 +59,16 @@ class Options:
     no_face: frames without a face: "pass" unchanged, "hold" the last face's
       box, or "error", the original's.
     paste: "feathered" or "hard", the original's.
+    reference: whose looks a frame's face takes: its "own", the original's, or
+      those of the "first" face for all, so that the mouths of the video, which
+      move, cannot show through.
   """
 
   ending: str = "padded"
   loop: str = "restart"
   no_face: str = "pass"
   paste: str = "feathered"
+  reference: str = "own"
 
   def __post_init__(self):
     """Refuses unknown words."""
@@ -146,33 +151,44 @@ class FaceGenerator:
     model, order = make_model(config), config["channel_order"]
 
     @jax.jit
-    def generate(variables, mels, frames):
-      frames = network_inputs.to_float(frames, order)
+    def generate(variables, mels, frames, references):
+      frames, references = (
+        network_inputs.to_float(x, order) for x in (frames, references)
+      )
       fake = model.apply(
         variables,
         network_inputs.mel_image(mels),
-        network_inputs.generator_faces(frames, frames),
+        network_inputs.generator_faces(frames, references),
       )
       return network_inputs.to_pictures(fake, order)
 
     self._generate = generate
 
   def __call__(
-    self, variables: dict, frames: np.ndarray, mels: np.ndarray
+    self,
+    variables: dict,
+    frames: np.ndarray,
+    mels: np.ndarray,
+    reference: np.ndarray | None = None,
   ) -> np.ndarray:
     """Generates faces that say the speech.
 
-    Each frame is its own pose prior and its own reference, as in the original.
+    Each frame is its own pose prior.
 
     Args:
       variables: of the generator.
       frames: [n, S, S, 3] uint8 face crops.
       mels: [n, M, F], the mel window of each frame.
+      reference: [S, S, 3], the reference for all; None: each frame is its own,
+        as in the original.
 
     Returns:
       [n, S, S, 3] uint8.
     """
     out = []
+    references = frames
+    if reference is not None:
+      references = np.broadcast_to(reference, frames.shape)
     for start in range(0, len(frames), self._batch_size):
       part = slice(start, start + self._batch_size)
       count = len(frames[part])
@@ -180,10 +196,47 @@ class FaceGenerator:
       pad = [(0, fill)] + [(0, 0)] * (frames.ndim - 1)
       pad_mel = [(0, fill)] + [(0, 0)] * (mels.ndim - 1)
       generated = self._generate(
-        variables, np.pad(mels[part], pad_mel), np.pad(frames[part], pad)
+        variables,
+        np.pad(mels[part], pad_mel),
+        np.pad(frames[part], pad),
+        np.pad(references[part], pad),
       )
       out.append(np.asarray(generated)[:count])
     return np.concatenate(out)
+
+
+def lipsync_crops(
+  generator: FaceGenerator,
+  variables: dict,
+  config,
+  crops: np.ndarray,
+  mel: np.ndarray,
+  num_frames: int,
+) -> tuple[np.ndarray, np.ndarray]:
+  """Makes a prepared clip's face say a prepared clip's speech, at 25 fps.
+
+  Args:
+    generator: of `config`.
+    variables: its.
+    config: of stage 2, or a checkpoint's.
+    crops: [n, S, S, 3] uint8; from the first again where they are too few.
+    mel: [T_mel, F] of the speech.
+    num_frames: to make.
+
+  Returns:
+    (the crops taken, the generated ones), both [num_frames, S, S, 3] uint8.
+  """
+  spec = config["windows"]
+  mels = frame_mels(
+    mel,
+    num_frames,
+    windows.FPS,
+    spec["mel_columns"],
+    spec["inference_mel_offset"],
+  )
+  first = config["inference"]["reference"] == "first"
+  taken = crops[np.arange(num_frames) % len(crops)]
+  return taken, generator(variables, taken, mels, crops[0] if first else None)
 
 
 def load_generator(path: str) -> tuple[dict, dict]:
@@ -329,11 +382,11 @@ def lipsync(
     mels[-1] = mel[-spec["mel_columns"] :]
   generator = FaceGenerator(config, batch_size)
   size = config["image_size"]
-  with_face = 0
+  with_face, reference = 0, None
 
   def finish(batch, writer):
     """Generates a batch's faces and writes its frames."""
-    nonlocal with_face
+    nonlocal with_face, reference
     chosen = [j for j, (i, _) in enumerate(batch) if np.isfinite(boxes[i, 0])]
     first = count - len(batch)
     new = {}
@@ -341,7 +394,11 @@ def lipsync(
       crops = np.stack(
         [faces.crop(batch[j][1], boxes[batch[j][0]], size) for j in chosen]
       )
-      generated = generator(variables, crops, mels[[first + j for j in chosen]])
+      if options.reference == "first" and reference is None:
+        reference = crops[0]
+      generated = generator(
+        variables, crops, mels[[first + j for j in chosen]], reference
+      )
       new = dict(zip(chosen, generated, strict=True))
     for j, (i, frame) in enumerate(batch):
       if j in new:

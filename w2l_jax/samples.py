@@ -28,16 +28,9 @@ def render_clip(
   crops = dataset.decode_frames(face)
   waveform = dataset.decode_audio(speech)
   total = round(len(waveform) / audio.SAMPLE_RATE * windows.FPS)
-  crops = crops[np.arange(total) % len(crops)]
-  spec = config["windows"]
-  mels = inference.frame_mels(
-    speech["mel"],
-    total,
-    windows.FPS,
-    spec["mel_columns"],
-    spec["inference_mel_offset"],
+  crops, fakes = inference.lipsync_crops(
+    generator, variables, config, crops, speech["mel"], total
   )
-  fakes = generator(variables, crops, mels)
   with video.VideoWriter(path, windows.FPS, waveform) as writer:
     for crop, fake in zip(crops, fakes, strict=True):
       # Twice the size, so that players show more than a stamp.
