@@ -116,6 +116,9 @@ def generator(size: str) -> ml_collections.ConfigDict:
     sync_from_step=0,
     frames_before_sync=5,
     windows_with_sync=0,
+    # The L1 loss is of whole frames plus mouth_weight times that of the mouth's
+    # region, over 1 + mouth_weight; 0 is the original's.
+    mouth_weight=0.0,
     # "initial": a restart begins again with sync_weight_initial, as the
     # original's does.
     sync_weight_on_restart="kept",

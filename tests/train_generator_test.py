@@ -111,19 +111,35 @@ def test_without_gan(gan_parts, data_dir, expert_run):
   """No discriminator is built where its weight is 0."""
   _, expert, variables, batch = gan_parts
   config = gan_config(data_dir, expert_run[0], get=generator_grid.get_config)
+  config.loss.mouth_weight = 3.0
   state = train_generator.create_state(config, jax.random.key(0))
   assert state.discriminator is None
   step = jax.jit(train_generator.make_train_step(config, expert))
   state, terms = step(state, batch, {"expert": variables})
   assert state.discriminator is None
   assert set(terms) == {
-    "loss", "loss_l1", "loss_sync", "sync_weight", "grad_norm", "param_norm"
+    "loss", "loss_l1", "loss_l1_mouth", "loss_sync", "sync_weight",
+    "grad_norm", "param_norm",
   }  # fmt: skip
+  l1 = (terms["loss_l1"] + 3 * terms["loss_l1_mouth"]) / 4
   np.testing.assert_allclose(
-    terms["loss"],
-    0.01 * terms["loss_sync"] + 0.99 * terms["loss_l1"],
-    rtol=1e-5,
+    terms["loss"], 0.01 * terms["loss_sync"] + 0.99 * l1, rtol=1e-5
   )
+
+
+def test_reconstruction_loss():
+  rng = np.random.default_rng(0)
+  fake, real = rng.uniform(size=(2, 3, 8, 8, 3))
+  loss, parts = train_generator.reconstruction_loss(fake, real, 0.0)
+  assert set(parts) == {"loss_l1"}
+  np.testing.assert_allclose(loss, np.abs(fake - real).mean(), rtol=1e-6)
+  loss, parts = train_generator.reconstruction_loss(fake, real, 2.0)
+  # Every pixel of rows 4 to 7, columns 2 to 5 counts once more, at its weight.
+  weights = np.full((8, 8), 1 / 64)
+  weights[4:, 2:6] += 2 / 16
+  expected = (np.abs(fake - real).mean(axis=(0, 3)) * weights).sum() / 3
+  np.testing.assert_allclose(loss, expected, rtol=1e-6)
+  assert parts["loss_l1_mouth"] != parts["loss_l1"]
 
 
 def test_expert_stays_bit_identical(gan_parts, expert_run, gan_run):

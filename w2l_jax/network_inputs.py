@@ -51,6 +51,12 @@ def lower_half(faces: jax.Array) -> jax.Array:
   return faces[..., faces.shape[-3] // 2 :, :, :]
 
 
+def mouth_region(faces: jax.Array) -> jax.Array:
+  """The middle half of the columns of `lower_half`: lips, chin, no background."""
+  width = faces.shape[-2]
+  return lower_half(faces)[..., width // 4 : width - width // 4, :]
+
+
 def mask_lower_half(faces: jax.Array) -> jax.Array:
   """Zeroes rows H // 2 and below of [..., H, W, C]: the pose prior."""
   return jnp.asarray(faces).at[..., faces.shape[-3] // 2 :, :, :].set(0)

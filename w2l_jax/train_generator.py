@@ -158,6 +158,27 @@ def generate(apply: Callable, config, variables, batch, **kwargs):
   return real, apply(variables, mels, faces, **kwargs)
 
 
+def reconstruction_loss(fake, real, mouth_weight: float) -> tuple:
+  """L1 of whole frames, and of the mouth's region once more.
+
+  Args:
+    fake: [N, S, S, 3] in [0, 1].
+    real: the same.
+    mouth_weight: of the region's mean beside the whole's; 0 is the original.
+
+  Returns:
+    (loss, {name: its parts}).
+  """
+  found = {"loss_l1": losses.l1_loss(fake, real)}
+  if not mouth_weight:
+    return found["loss_l1"], found
+  found["loss_l1_mouth"] = losses.l1_loss(
+    *(network_inputs.mouth_region(frames) for frames in (fake, real))
+  )
+  total = found["loss_l1"] + mouth_weight * found["loss_l1_mouth"]
+  return total / (1.0 + mouth_weight), found
+
+
 def _drawn_part(config, sync: bool) -> Callable:
   """Returns drawn_part(batch) -> batch: what a train step draws of a batch."""
   loss = config["loss"]
@@ -207,6 +228,7 @@ def make_train_step(
   drawn_part = _drawn_part(config, sync)
   weight = config["loss"]["adversarial_weight"] if adversarial else 0.0
   form = config["loss"]["adversarial_form"]
+  mouth_weight = config["loss"]["mouth_weight"]
 
   def judge(params, frames):
     return discriminator.apply(
@@ -273,8 +295,8 @@ def make_train_step(
       )
 
     def loss_fn(fake):
-      found = {"loss_l1": losses.l1_loss(fake, real)}
-      loss = (1.0 - sync_weight - weight) * found["loss_l1"]
+      reconstruction, found = reconstruction_loss(fake, real, mouth_weight)
+      loss = (1.0 - sync_weight - weight) * reconstruction
       if sync:
         found["loss_sync"] = losses.masked_mean(
           *sync_losses(
