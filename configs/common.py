@@ -105,14 +105,16 @@ def generator(size: str) -> ml_collections.ConfigDict:
   config.discriminator_init = "torch"
   config.init_discriminator = placeholder(str)  # as init_checkpoint
   # "expert": the generator begins with the frozen expert's speech encoder.
+  # Frozen, it learns nothing more, nor do its running statistics.
   config.speech_encoder_init = "torch"
+  config.speech_encoder_frozen = False
   config.loss = dict(
     sync_weight_initial=0.0,
     sync_weight=0.01,
     sync_on_below=0.75,
-    # The expert rests before it, and of each window frames_before_sync frames
-    # are drawn: other windows teach more than the same one's next frames.  From
-    # it on, windows_with_sync of a batch's windows are drawn whole; 0: all.
+    # The expert rests before it.  From it on, windows_with_sync of a batch's
+    # windows are drawn whole; 0: all.  Of the others frames_before_sync frames
+    # are drawn: other windows teach more than the same one's next frames.
     sync_from_step=0,
     frames_before_sync=5,
     windows_with_sync=0,

@@ -112,11 +112,21 @@ def test_without_gan(gan_parts, data_dir, expert_run):
   _, expert, variables, batch = gan_parts
   config = gan_config(data_dir, expert_run[0], get=generator_grid.get_config)
   config.loss.mouth_weight = 3.0
-  state = train_generator.create_state(config, jax.random.key(0))
+  config.speech_encoder_frozen = True
+  state = before = train_generator.create_state(config, jax.random.key(0))
   assert state.discriminator is None
   step = jax.jit(train_generator.make_train_step(config, expert))
   state, terms = step(state, batch, {"expert": variables})
   assert state.discriminator is None
+  for old, new in zip(
+    *(s.generator.variables.values() for s in (before, state)), strict=True
+  ):
+    assert_trees_equal(old["audio_encoder"], new["audio_encoder"])
+    for part in ("face_encoder_blocks_0_0", "face_decoder_blocks_0_0"):
+      for x, y in zip(
+        *map(jax.tree.leaves, (old[part], new[part])), strict=True
+      ):
+        assert np.any(x != y)
   assert set(terms) == {
     "loss", "loss_l1", "loss_l1_mouth", "loss_sync", "sync_weight",
     "grad_norm", "param_norm",
@@ -335,14 +345,25 @@ def test_what_a_step_draws_of_its_batch(gan_parts):
   config.loss.frames_before_sync = 1
   config.loss.windows_with_sync = 2
   config.data.batch_size = len(batch["mel"])
-  before = train_generator._drawn_part(config, sync=False)(batch)
-  for key in ("frames", "other", "frame_mels"):
-    np.testing.assert_array_equal(before.pop(key), batch[key][:, :1])
-  assert not before
-  since = train_generator._drawn_part(config, sync=True)(batch)
-  assert since.keys() == batch.keys()
-  for key, value in since.items():
+  keys = {"frames", "other", "frame_mels"}
+  before, whole = train_generator._drawn_part(config, sync=False)(batch)
+  assert before.keys() == keys and not len(whole["frames"])
+  for key, value in before.items():
+    np.testing.assert_array_equal(value, batch[key][:, :1])
+  since, whole = train_generator._drawn_part(config, sync=True)(batch)
+  assert whole.keys() == batch.keys() and since.keys() == keys
+  for key, value in whole.items():
     np.testing.assert_array_equal(value, batch[key][:2])
+  for key, value in since.items():
+    expected = [*batch[key][0], *batch[key][1], *batch[key][2:, 0]]
+    np.testing.assert_array_equal(value[:, 0], np.stack(expected))
+  config.loss.windows_with_sync = 0
+  since, whole = train_generator._drawn_part(config, sync=True)(batch)
+  for key, value in since.items():
+    np.testing.assert_array_equal(
+      value[:, 0], batch[key].reshape(-1, *batch[key].shape[2:])
+    )
+    np.testing.assert_array_equal(whole[key], batch[key])
   config.loss.windows_with_sync = 99
   with pytest.raises(ValueError, match="windows_with_sync is 99, expected 0"):
     train_generator.make_train_step(config, expert)
@@ -355,6 +376,9 @@ def test_the_generator_begins_with_the_experts_ears(gan_parts):
   """Equal to the expert's encoder whose extra residual block adds nothing."""
   config, expert_config, variables, batch = gan_parts
   config = config.copy_and_resolve_references()
+  config.speech_encoder_frozen = True
+  with pytest.raises(ValueError, match="has learnt nothing: set config.speech"):
+    train_generator.initial_state(config, False, variables)
   config.speech_encoder_init = "expert"
   state = train_generator.initial_state(config, False, variables)
   theirs = {k: dict(v["audio_encoder"]) for k, v in variables.items()}

@@ -81,7 +81,11 @@ class Options:
 
 def make_model(config) -> Generator:
   """Returns the generator that a config, or a checkpoint's, describes."""
-  return Generator(width=config["width"], image_size=config["image_size"])
+  return Generator(
+    width=config["width"],
+    image_size=config["image_size"],
+    speech_encoder_frozen=config.get("speech_encoder_frozen", False),
+  )
 
 
 def model_inputs(config) -> tuple[jax.ShapeDtypeStruct, ...]:

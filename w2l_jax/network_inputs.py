@@ -52,7 +52,7 @@ def lower_half(faces: jax.Array) -> jax.Array:
 
 
 def mouth_region(faces: jax.Array) -> jax.Array:
-  """The middle half of the columns of `lower_half`: lips, chin, no background."""
+  """The middle half of the columns of `lower_half`: lips and chin."""
   width = faces.shape[-2]
   return lower_half(faces)[..., width // 4 : width - width // 4, :]
 

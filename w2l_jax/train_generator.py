@@ -180,7 +180,11 @@ def reconstruction_loss(fake, real, mouth_weight: float) -> tuple:
 
 
 def _drawn_part(config, sync: bool) -> Callable:
-  """Returns drawn_part(batch) -> batch: what a train step draws of a batch."""
+  """Returns drawn_part(batch) -> (frames, windows): what a train step draws.
+
+  `frames` is a batch of windows of one frame, all that are drawn; first come
+  those of `windows`, the windows that are drawn whole.
+  """
   loss = config["loss"]
   for field, lowest, highest in (
     ("frames_before_sync", 1, config["windows"]["frames"]),
@@ -191,12 +195,21 @@ def _drawn_part(config, sync: bool) -> Callable:
         f"config.loss.{field} is {loss[field]}, expected {lowest} to {highest}"
       )
 
-  def drawn_part(batch: dict) -> dict:
-    if sync:
-      count = loss["windows_with_sync"] or None
-      return {key: value[:count] for key, value in batch.items()}
-    keys = ("frames", "other", "frame_mels")
-    return {key: batch[key][:, : loss["frames_before_sync"]] for key in keys}
+  def drawn_part(batch: dict) -> tuple[dict, dict]:
+    count = (loss["windows_with_sync"] or len(batch["frames"])) if sync else 0
+    frames = {
+      key: jnp.concatenate(
+        [
+          network_inputs.fold_time(part)[:, None]
+          for part in (
+            batch[key][:count],
+            batch[key][count:, : loss["frames_before_sync"]],
+          )
+        ]
+      )
+      for key in ("frames", "other", "frame_mels")
+    }
+    return frames, {key: value[:count] for key, value in batch.items()}
 
   return drawn_part
 
@@ -214,8 +227,8 @@ def make_train_step(
     adversarial: whether the discriminator takes part; if not, it stays as it
       is and costs nothing.  None: if the config has one.
     sync: whether the expert takes part, on the batch's first
-      config.loss.windows_with_sync windows; if not, it costs nothing, and of
-      all windows the first config.loss.frames_before_sync frames are drawn.
+      config.loss.windows_with_sync windows; if not, it costs nothing.  Of the
+      other windows the first config.loss.frames_before_sync frames are drawn.
   """
   if adversarial is None:
     adversarial = bool(config["loss"]["adversarial_weight"])
@@ -270,7 +283,7 @@ def make_train_step(
     )
 
   def train_step(state: GeneratorTrainState, batch: dict, frozen: dict):
-    batch = drawn_part(batch)
+    batch, whole = drawn_part(batch)
     sync_weight = state.sync_weight if sync else 0.0
 
     def draw(params):
@@ -298,9 +311,12 @@ def make_train_step(
       reconstruction, found = reconstruction_loss(fake, real, mouth_weight)
       loss = (1.0 - sync_weight - weight) * reconstruction
       if sync:
+        shape = whole["frames"].shape
         found["loss_sync"] = losses.masked_mean(
           *sync_losses(
-            frozen["expert"], batch, fake.reshape(batch["frames"].shape)
+            frozen["expert"],
+            whole,
+            fake[: shape[0] * shape[1]].reshape(shape),
           )
         )
         loss += sync_weight * found["loss_sync"]
@@ -565,6 +581,11 @@ def initial_state(
     raise ValueError(
       f"config.speech_encoder_init is {config.speech_encoder_init!r}, expected "
       "'torch' or 'expert'"
+    )
+  elif config.speech_encoder_frozen and not config.init_checkpoint:
+    raise ValueError(
+      "config.speech_encoder_frozen is set, but the speech encoder has learnt "
+      "nothing: set config.speech_encoder_init='expert', or init_checkpoint"
     )
   if config.init_discriminator and state.discriminator is None:
     raise ValueError(

@@ -30,11 +30,14 @@ class Generator(nn.Module):
     width: multiplies every channel count except the three of the output.
     image_size: side of the face crops: 96 is the original; each doubling adds
       one stride-2 stage to encoder and decoder, each halving removes one.
+    speech_encoder_frozen: whether the speech encoder is as in eval mode also
+      in training, and passes no gradient.
     dtype: of the computation; the output is float32.
   """
 
   width: float = 1.0
   image_size: int = 96
+  speech_encoder_frozen: bool = False
   dtype: jnp.dtype | None = None
 
   @nn.compact
@@ -89,8 +92,10 @@ class Generator(nn.Module):
     # Decoder: starts from the speech; a skip is concatenated after each block.
     name = "face_decoder_blocks_{}_{}".format
     x = AudioEncoder(1, self.width, self.dtype, name="audio_encoder")(
-      mel, train
+      mel, train and not self.speech_encoder_frozen
     )
+    if self.speech_encoder_frozen:
+      x = jax.lax.stop_gradient(x)
     x = block(name(0, 0), x, EMBEDDING_CHANNELS, 1)
     x = jnp.concatenate([x, skips.pop()], axis=-1)
     doubling = (DECODER_CHANNELS + DECODER_CHANNELS[-1:] * n)[:n][::-1]
