@@ -9,23 +9,17 @@
 PYTHON ?= python3
 VENV ?= .venv
 RUN := $(VENV)/bin/python
-# pip's own words come before this one.
-PIP_FAILED = { echo "error: pip could not install the packages; a network or a pip index is needed, and the speech synthesiser (espeakng-loader) has wheels for Linux, macOS and Windows on x86-64 and ARM64 only" >&2; exit 1; }
 
 .PHONY: setup demo test test-slow test-browser compare-torch lint format clean
 
 setup: $(VENV)/.installed
 
 $(VENV)/.installed: setup.cfg pyproject.toml
-	@$(PYTHON) launch/check_machine.py $(VENV)
-	$(PYTHON) -m venv $(VENV)
-	@$(RUN) -m pip install --quiet --editable '.[dev]' || $(PIP_FAILED)
+	@$(PYTHON) launch/set_up.py $(VENV) '.[dev]'
 	@touch $@ $(VENV)/.installed-demo
 
 $(VENV)/.installed-demo: setup.cfg pyproject.toml
-	@$(PYTHON) launch/check_machine.py $(VENV)
-	$(PYTHON) -m venv $(VENV)
-	@$(RUN) -m pip install --quiet --editable '.[demo]' || $(PIP_FAILED)
+	@$(PYTHON) launch/set_up.py $(VENV) '.[demo]'
 	@touch $@
 
 demo: $(VENV)/.installed-demo
@@ -47,7 +41,7 @@ test-browser: setup
 
 # COMPARE=--short: narrow networks, few steps.
 compare-torch: setup
-	@$(RUN) -m pip install --quiet --editable '.[torch]' || $(PIP_FAILED)
+	@$(PYTHON) launch/set_up.py $(VENV) '.[torch]'
 	$(RUN) -m pytest tests/parity
 	$(RUN) -m tests.parity.compare $(COMPARE)
 
