@@ -37,6 +37,11 @@ def base(stage: str, size: str) -> ml_collections.ConfigDict:
   # BatchNorm's variance for use: "biased" is what training normalises by,
   # "unbiased" is PyTorch's.
   config.running_variance = "biased"
+  # "bfloat16": of the computation alone; params, BatchNorm's statistics, losses
+  # and the optimiser stay in float32.
+  config.compute_dtype = "float32"
+  # Computes the networks' inner values anew for the gradient: less memory.
+  config.remat = False
   # Weights to start from: a workdir of the same stage or a file of weights.
   # init_optimizer also takes Adam's state from there.
   config.init_checkpoint = placeholder(str)
@@ -70,14 +75,20 @@ def base(stage: str, size: str) -> ml_collections.ConfigDict:
     eps=1e-8,
     decay_steps=0,  # 0: a constant rate, the original's
     clip_norm=0.0,  # 0: gradients as they are, the original's
+    warmup_steps=0,
   )
   config.eval = dict(seed=1, batches=8, two_way_distance=5)
   config.train = dict(
     num_steps=1_000_000,
+    # A batch is worked through in so many parts: less memory, the same
+    # gradients, but BatchNorm normalises by a part.
+    microbatches=1,
     log_every_steps=50,
     eval_every_steps=10_000,
     save_every_steps=1_000,
-    keep=3,
+    keep=3,  # the newest; the best by best_metric is kept beside them
+    best_metric="eval/two_way_accuracy" if stage == "expert" else "eval/l1",
+    best_mode="max" if stage == "expert" else "min",
   )
   return config
 
@@ -108,6 +119,10 @@ def generator(size: str) -> ml_collections.ConfigDict:
   # Frozen, it learns nothing more, nor do its running statistics.
   config.speech_encoder_init = "torch"
   config.speech_encoder_frozen = False
+  # Moving average of the generator's params, some 1 / (1 - decay) steps long;
+  # 0: none.  eval.ema: evaluations of the run judge by it.
+  config.ema_decay = 0.0
+  config.eval.ema = False
   config.loss = dict(
     sync_weight_initial=0.0,
     sync_weight=0.01,

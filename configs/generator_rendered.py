@@ -19,8 +19,8 @@ def get_config(size: str = ""):
     config.data.batch_size = 16
     config.loss.frames_before_sync = 1
     config.loss.mouth_weight = 1.0
-    config.train.num_steps = 800
-    config.loss.sync_from_step = 200
+    config.train.num_steps = 700
+    config.loss.sync_from_step = 150
     config.loss.windows_with_sync = 4
     config.loss.sync_weight_initial = config.loss.sync_weight = 0.003
     # The expert hears well by now, better than what these minutes make of its
@@ -30,7 +30,7 @@ def get_config(size: str = ""):
     config.windows.frame_mel_offset = config.windows.inference_mel_offset = -2
     # 0.79 in place of 0.72: the input's mouth does not show through.
     config.inference.reference = "first"
-    config.train.eval_every_steps = 450
+    config.train.eval_every_steps = 350
     config.train.save_every_steps = 50
     config.eval.batches = 2
   return config

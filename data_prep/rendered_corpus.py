@@ -74,7 +74,7 @@ SENTENCES = {
     "How far above the sea may a wolf roam",
   ),
 }
-_VOICES = ("en-us", "en-us+m3", "en-us+m7", "en-us+f2", "en-us+f3", "en-us+f4")
+_VOICES = ("en-us", "en-us+m3", "en-us+f2", "en-us+f4")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,7 +112,7 @@ def plan(spec: CorpusSpec) -> list[Clip]:
       number += 1
       face_seed = int(rng.integers(2**31))
       voice = _VOICES[rng.integers(len(_VOICES))]
-      pitch, rate = int(rng.integers(35, 65)), int(rng.integers(105, 130))
+      pitch, rate = int(rng.integers(40, 60)), int(rng.integers(88, 104))
       sentences = rng.permutation(len(SENTENCES[split]))
       for take in range(spec.clips):
         text = SENTENCES[split][sentences[take % len(sentences)]]

@@ -47,7 +47,7 @@ _WORKERS = flags.DEFINE_integer(
   "workers", os.cpu_count(), "Processes that render and prepare.", lower_bound=1
 )
 _CORPUS = {
-  "small": rendered_corpus.CorpusSpec(identities=(48, 4, 6), clips=2),
+  "small": rendered_corpus.CorpusSpec(identities=(40, 4, 6), clips=2),
   "tiny": rendered_corpus.CorpusSpec(identities=(2, 1, 2), clips=1),
 }
 _PAIRS = 12

@@ -40,6 +40,9 @@ _EXPERT = flags.DEFINE_string(
 _BATCHES = flags.DEFINE_integer(
   "batches", None, "Batches of windows; unset: as in training.", lower_bound=1
 )
+_EMA = flags.DEFINE_bool(
+  "ema", False, "Judge the moving average of a generator's params."
+)
 _OUTFILE = flags.DEFINE_string("outfile", None, "JSON file to write.")
 
 
@@ -53,7 +56,7 @@ def _evaluate_expert(checkpoint, config, split, val, mesh):
 
 
 def _evaluate_generator(checkpoint, expert_checkpoint, config, split, mesh):
-  variables, _ = inference.load_generator(checkpoint)
+  variables, _ = inference.load_generator(checkpoint, _EMA.value)
   expert, expert_config = train_expert.load_frozen(expert_checkpoint)
   train_generator.check_expert(config, expert_config, expert_checkpoint)
   evaluate = train_generator.make_evaluator(config, expert_config, split, mesh)
@@ -128,6 +131,7 @@ def main(argv):
   report = {
     "checkpoint": checkpoint,
     "expert": judge,
+    "ema": _EMA.value,
     "step": step,
     "split": _SPLIT.value,
     "clips": len(split),

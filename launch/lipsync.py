@@ -14,8 +14,9 @@ from w2l_jax import checkpoints, detectors, inference, video
 _CHECKPOINT = flags.DEFINE_string(
   "checkpoint",
   None,
-  "Workdir of a trained generator, a step folder in its checkpoints/, or a "
-  "file of weights: .safetensors, .pth.",
+  "Workdir of a trained generator (its newest checkpoint; WORKDIR/best: its "
+  "best), a step folder in its checkpoints/, or a file of weights: "
+  ".safetensors, .pth.",
   required=True,
 )
 _FACE = flags.DEFINE_string("face", None, "Video or photo.", required=True)
@@ -54,6 +55,10 @@ _BATCH_SIZE = flags.DEFINE_integer(
   "batch_size", 16, "Frames generated at a time.", lower_bound=1
 )
 
+_EMA = flags.DEFINE_bool(
+  "ema", False, "Use the moving average of the generator's params."
+)
+
 
 @flags.validator("pads", "expected four whole numbers: --pads=0,10,0,0")
 def _check_pads(pads):
@@ -80,6 +85,7 @@ def main(argv):
       pads=tuple(int(p) for p in _PADS.value),
       detector=_DETECTOR.value,
       batch_size=_BATCH_SIZE.value,
+      ema=_EMA.value,
       **{k: f.value for k, f in _OPTIONS.items() if f.value is not None},
     )
   except (

@@ -12,9 +12,11 @@ Any field of the config can be set: --config.data.batch_size=32.
 import sys
 
 import cv2
+import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from launch import distributed
 from w2l_jax import (
   checkpoints,
   dataset,
@@ -43,6 +45,10 @@ def main(argv):
   if len(argv) > 1:
     raise app.UsageError(f"unexpected argument {argv[1]!r}; flags are --name=")
   cv2.setNumThreads(1)  # Grain's threads decode in parallel.
+  try:
+    distributed.initialize()
+  except distributed.DistributedError as e:
+    sys.exit(f"error: {e}")
   config = _CONFIG.value
   try:
     data_dir = config.data.dir
@@ -65,10 +71,11 @@ def main(argv):
     ValueError,
   ) as e:
     sys.exit(f"error: {e}")
-  print(
-    f"{_WORKDIR.value}: {int(state.step)} steps; checkpoints, metrics.jsonl "
-    "and tensorboard are there"
-  )
+  if jax.process_index() == 0:
+    print(
+      f"{_WORKDIR.value}: {int(state.step)} steps; checkpoints, metrics.jsonl "
+      "and tensorboard are there"
+    )
 
 
 def _parse_flags(argv):

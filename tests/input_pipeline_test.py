@@ -231,8 +231,8 @@ def test_a_later_start_skips_batches(split, first_step):
 def test_processes_rows_make_up_the_global_batch(split, stage, count):
   whole = batches(split, stage)
   parts = [
-    batches(split, stage, process_index=i, process_count=count)
-    for i in range(count)
+    batches(split, stage, local_rows=rows)
+    for rows in np.split(np.arange(BATCH), count)
   ]
   for step, expected in enumerate(whole):
     for key, value in expected.items():

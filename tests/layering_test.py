@@ -9,7 +9,8 @@ ROOT = pathlib.Path(__file__).parent.parent
 LAYERS = [
   {"version"},
   {"audio", "windows", "losses", "network_inputs", "sharding", "train_state",
-   "metrics", "dataset", "detectors", "models", "evaluation"},
+   "metrics", "dataset", "detectors", "models", "evaluation", "accumulation",
+   "diagnostics"},
   {"video", "faces", "window_sampler", "torch_file"},
   {"torch_checkpoint"},
   {"weight_files"},

@@ -51,11 +51,13 @@ def test_phases_begin_where_they_should(tmp_path):
         "eval_every_steps": 9,
         "save_every_steps": 9,
         "keep": 1,
+        "best_metric": "eval/loss",
+        "best_mode": "min",
       }
     )
     state = train_loop.run(
       workdir=str(tmp_path),
-      config={},
+      config={"stage": "expert"},
       schedule=schedule,
       mesh=mesh,
       state=sharding.put_replicated(mesh, Counter(jnp.int32(0))),

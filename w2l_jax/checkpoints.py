@@ -8,11 +8,15 @@ network is read, a single file of weights (weight_files.py) will do as well.
 import json
 import os
 import re
+import zlib
 
 import jax
 import ml_collections
+import numpy as np
 import orbax.checkpoint as ocp
+from absl import logging
 from etils import epath
+from orbax.checkpoint import checkpoint_managers
 
 from w2l_jax import torch_checkpoint, weight_files
 from w2l_jax.train_state import (
@@ -24,6 +28,10 @@ from w2l_jax.train_state import (
 
 CONFIG_FILE = "config.json"
 _STEPS = "checkpoints"
+# Where checkpoints that cannot be read are moved: nothing is deleted.
+_DAMAGED = "damaged"
+# WORKDIR/best means the best checkpoint that a workdir has.
+_BEST = "best"
 # The stage whose checkpoints hold a network.
 STAGES = {
   "expert": "expert",
@@ -35,6 +43,7 @@ STAGES = {
 # the run's own config and in that of its expert.
 _FREE_FIELDS = (
   r"(expert\.)?train\.(num_steps|log_every_steps|save_every_steps|keep)",
+  r"(expert\.)?train\.best_(metric|mode)",
   r"(expert\.)?data\.(num_threads|num_workers|dir|contents)",
   r"expert\.train\.eval_every_steps",
   r"inference\..*",
@@ -112,62 +121,191 @@ def write_config(path: str, config: dict) -> None:
 class CheckpointStore:
   """Saves a run's states in the background and restores the newest."""
 
-  def __init__(self, workdir: str, keep: int):
+  def __init__(self, workdir: str, keep: int, best: tuple | None = None):
     """Opens the store.
 
     Args:
       workdir: of the run.
       keep: how many of the newest checkpoints to keep.
+      best: (name of a metric, "min" or "max"): the best checkpoint by it is
+        kept too, of those that were saved with their metrics.
+
+    Raises:
+      ValueError: if `best` has another word.
     """
-    self._manager = ocp.CheckpointManager(
-      os.path.abspath(os.path.join(workdir, _STEPS)),
-      options=ocp.CheckpointManagerOptions(max_to_keep=keep, create=True),
+    self._workdir = workdir
+    self._best = best
+    policies = [checkpoint_managers.LatestN(keep)]
+    if best:
+      name, mode = best
+      sign = _sign(mode)
+      policies.append(
+        checkpoint_managers.BestN(
+          get_metric_fn=lambda metrics: sign * metrics[name],
+          n=1,
+          keep_checkpoints_without_metrics=False,
+        )
+      )
+    self._options = ocp.CheckpointManagerOptions(
+      # Not max_to_keep with best_fn, which deletes the newest where it is not
+      # the best.
+      preservation_policy=checkpoint_managers.AnyPreservationPolicy(policies),
+      create=True,
+      cleanup_tmp_directories=True,  # What kills have left.
+    )
+    self._manager = self._open()
+
+  def _open(self):
+    return ocp.CheckpointManager(
+      os.path.abspath(os.path.join(self._workdir, _STEPS)),
+      options=self._options,
     )
 
   def latest_step(self) -> int | None:
     """Returns the newest checkpoint's step, None if there is none."""
     return self._manager.latest_step()
 
-  def save(self, step: int, state, config: dict) -> None:
-    """Starts saving."""
+  def save(self, step: int, state, config: dict, metrics=None) -> None:
+    """Starts saving.
+
+    Args:
+      step: of the state.
+      state: to be saved, with a checksum of every array.
+      config: of the run.
+      metrics: of an evaluation of this state, if there was one.
+    """
+    if self._best and self._best[0] not in (metrics or {}):
+      metrics = None
     self._manager.save(
       step,
       args=ocp.args.Composite(
-        state=ocp.args.StandardSave(state), config=ocp.args.JsonSave(config)
+        state=ocp.args.StandardSave(state),
+        config=ocp.args.JsonSave(config),
+        checksums=ocp.args.JsonSave(_checksums(state)),
       ),
+      metrics=metrics,
     )
 
   def restore(self, state, sharding):
-    """Restores the newest checkpoint.
+    """Restores the newest checkpoint that can be read.
+
+    Newer ones are moved to WORKDIR/damaged, and that is told.
 
     Args:
       state: a state of the same structure; its values do not matter.
       sharding: where the arrays go.
 
     Raises:
-      CheckpointError: if the checkpoint does not fit or is damaged.
+      CheckpointError: if none can be read.
     """
-    step = self._manager.latest_step()
     abstract = jax.tree.map(
       lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), state
     )
-    try:
-      return self._manager.restore(
-        step,
-        args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract)),
-      ).state
-    except (ValueError, KeyError, OSError) as e:
-      raise CheckpointError(
-        f"{self._manager.directory / str(step)}: cannot be restored. If the "
-        "code has changed since, go on with the version that wrote it; if the "
-        "folder is damaged, move it away to go on from the checkpoint before "
-        f"it ({e})"
-      ) from e
+    problems: dict[int, str] = {}
+    for step in sorted(self._manager.all_steps(), reverse=True):
+      try:
+        restored = self._manager.restore(
+          step,
+          args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract)),
+        ).state
+        _verify(_folder(self._workdir, step), restored)
+      except (MemoryError, jax.errors.JaxRuntimeError):
+        raise  # The machine's fault, not the checkpoint's.
+      # Damaged bytes make Orbax and TensorStore raise anything at all.
+      except Exception as e:  # noqa: BLE001
+        problems[step] = " ".join(f"{type(e).__name__}: {e}".split())[:300]
+        continue
+      if problems:
+        self._move_away(problems, step)
+      return restored
+    newest = max(problems)
+    raise CheckpointError(
+      f"{_folder(self._workdir, newest)}: cannot be restored, nor can any "
+      "before it. If the code has changed since, go on with the version that "
+      f"wrote it; else give a new --workdir ({problems[newest]})"
+    )
+
+  def _move_away(self, problems: dict[int, str], step: int) -> None:
+    """Makes `step` the newest."""
+    self._manager.close()
+    damaged = os.path.join(self._workdir, _DAMAGED)
+    for bad, problem in problems.items():
+      where = os.fspath(_folder(self._workdir, bad))
+      if jax.process_index() == 0:
+        os.makedirs(damaged, exist_ok=True)
+        target = os.path.join(damaged, str(bad))
+        number = 1
+        while os.path.exists(target):
+          number += 1
+          target = os.path.join(damaged, f"{bad}-{number}")
+        os.rename(where, target)
+        logging.warning(
+          "%s: damaged (%s); moved to %s, going on from step %d",
+          where,
+          problem,
+          target,
+          step,
+        )
+    ocp.multihost.sync_global_processes("damaged checkpoints moved")
+    self._manager = self._open()
 
   def close(self) -> None:
     """Waits until everything is on disk."""
     self._manager.wait_until_finished()
     self._manager.close()
+
+
+def _sign(mode: str) -> int:
+  if mode not in ("min", "max"):
+    raise ValueError(f"config.train.best_mode is {mode!r}, expected min or max")
+  return 1 if mode == "max" else -1
+
+
+def _folder(workdir: str, step: int) -> epath.Path:
+  return epath.Path(os.path.abspath(workdir)) / _STEPS / str(step)
+
+
+def _named_leaves(tree, prefix: str = "") -> dict:
+  """{"expert/params/audio_encoder/...": leaf} of states and of plain dicts."""
+
+  def word(key):
+    for field in ("key", "name", "idx"):
+      if hasattr(key, field):
+        return str(getattr(key, field))
+    return str(key)
+
+  return {
+    prefix + "/".join(map(word, path)): leaf
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+  }
+
+
+def _checksums(tree) -> dict[str, int]:
+  """CRC-32 of every array, over its bytes.
+
+  Orbax's files have none: a flipped bit in a weight would be read as if it had
+  been learnt.
+  """
+
+  def checksum(x):
+    if isinstance(x, jax.Array):
+      x = x.addressable_data(0)  # Replicated: every device has all of it.
+    return zlib.crc32(np.ascontiguousarray(x).view(np.uint8).data)
+
+  return {name: checksum(x) for name, x in _named_leaves(tree).items()}
+
+
+def _verify(where: epath.Path, tree) -> None:
+  """Raises a ValueError if arrays are not those that were saved."""
+  path = where / "checksums" / "metadata"
+  if not path.exists():
+    raise ValueError(f"{path} is missing")
+  saved = json.loads(path.read_text())
+  wrong = [n for n, found in _checksums(tree).items() if saved.get(n) != found]
+  if wrong:
+    raise ValueError(
+      f"{len(wrong)} arrays are not what was saved, the first is {wrong[0]}"
+    )
 
 
 def _saved_steps(workdir: epath.Path) -> list[int]:
@@ -178,6 +316,8 @@ def _saved_steps(workdir: epath.Path) -> list[int]:
 def _find(path: str) -> tuple[epath.Path, dict]:
   """Returns the step folder that `path` means and its config."""
   where = epath.Path(os.path.abspath(path))
+  if where.name == _BEST and not where.exists() and where.parent.exists():
+    where = _best_folder(where.parent)
   if not where.exists():
     raise CheckpointError(f"{path}: no such checkpoint")
   if weight_files.is_weight_file(path):
@@ -206,6 +346,24 @@ def _find(path: str) -> tuple[epath.Path, dict]:
     raise CheckpointError(
       f"{where}: damaged checkpoint: its config cannot be read ({e})"
     ) from e
+
+
+def _best_folder(workdir: epath.Path) -> epath.Path:
+  """Returns the step folder that is best by its config's train.best_metric."""
+  found = {}
+  for step in _saved_steps(workdir):
+    where = workdir / _STEPS / str(step)
+    path = where / "metrics" / "metrics"
+    if path.exists():
+      _, config = _find(os.fspath(where))
+      name, mode = (config["train"][k] for k in ("best_metric", "best_mode"))
+      found[_sign(mode) * json.loads(path.read_text())[name], step] = where
+  if not found:
+    raise CheckpointError(
+      f"{workdir}: no checkpoint there was evaluated yet; the newest is "
+      f"{workdir} itself"
+    )
+  return found[max(found)]
 
 
 def step_folder(path: str) -> str:
@@ -269,13 +427,16 @@ def load_config(path: str, stage: str) -> dict:
   return config
 
 
-def load_variables(path: str, network: str, abstract: dict) -> dict:
+def load_variables(
+  path: str, network: str, abstract: dict, ema: bool = False
+) -> dict:
   """Reads one network's variables, without the rest of the train state.
 
   Args:
     path: a workdir, a step folder or a file of weights.
     network: one of STAGES.
     abstract: {"params": ..., "batch_stats": ...} of jax.ShapeDtypeStructs.
+    ema: whether the moving average of the params takes their place.
 
   Returns:
     The variables, on the default device.
@@ -286,10 +447,22 @@ def load_variables(path: str, network: str, abstract: dict) -> dict:
   """
   load_config(path, STAGES[network])
   if weight_files.is_weight_file(path):
+    if ema:
+      raise CheckpointError(
+        f"{path}: a file of weights has one set of params; an average is in "
+        "workdirs of runs with config.ema_decay"
+      )
     variables = _from_weight_file(weight_files.load_variables, path, network)
   else:
-    path, _ = _find(path)
+    path, config = _find(path)
+    if ema and not config.get("ema_decay"):
+      raise CheckpointError(
+        f"{path}: has no moving average of its params: config.ema_decay is 0"
+      )
     variables = _restore(path, network, abstract)
+    if ema:
+      average = {"ema_params": abstract["params"]}
+      variables["params"] = _restore_item(path, average)["ema_params"]
   _check_shapes(path, network, abstract, variables)
   return jax.device_put(variables)
 
@@ -383,22 +556,28 @@ def _saved_parts(where: epath.Path, network: str) -> dict:
 
 def _restore(where: epath.Path, network: str, abstract: dict) -> dict:
   """Restores a part of one network's state."""
-  item = {network: abstract}
   _saved_parts(where, network)
+  return _restore_item(where, {network: abstract})[network]
+
+
+def _restore_item(where: epath.Path, item: dict) -> dict:
+  """Restores a part of a train state."""
   try:
-    return ocp.PyTreeCheckpointer().restore(
+    restored = ocp.PyTreeCheckpointer().restore(
       where / "state",
       args=ocp.args.PyTreeRestore(
         item=item,
         restore_args=ocp.checkpoint_utils.construct_restore_args(item),
         partial_restore=True,
       ),
-    )[network]
+    )
+    _verify(where, restored)
   except (ValueError, KeyError, OSError) as e:
     raise CheckpointError(
-      f"{where}: cannot be read as a {network} of the size that its config "
-      f"names; it is damaged or the code has changed ({e})"
+      f"{where}: its {', '.join(item)} cannot be read at the size that its "
+      f"config names; it is damaged or the code has changed ({e})"
     ) from e
+  return restored
 
 
 def _check_shapes(where, network: str, abstract: dict, variables: dict) -> None:

@@ -79,12 +79,23 @@ class Options:
         )
 
 
-def make_model(config) -> Generator:
-  """Returns the generator that a config, or a checkpoint's, describes."""
+def make_model(
+  config, dtype: jnp.dtype | None = None, remat: bool = False
+) -> Generator:
+  """Returns the generator that a config, or a checkpoint's, describes.
+
+  Args:
+    config: of stage 2.
+    dtype: of the computation; None: float32, also where it was trained in
+      bfloat16.
+    remat: see Generator.
+  """
   return Generator(
     width=config["width"],
     image_size=config["image_size"],
     speech_encoder_frozen=config.get("speech_encoder_frozen", False),
+    dtype=dtype,
+    remat=remat,
   )
 
 
@@ -243,11 +254,12 @@ def lipsync_crops(
   return taken, generator(variables, taken, mels, crops[0] if first else None)
 
 
-def load_generator(path: str) -> tuple[dict, dict]:
+def load_generator(path: str, ema: bool = False) -> tuple[dict, dict]:
   """Reads a trained generator.
 
   Args:
     path: a workdir or step folder of stage 2.
+    ema: whether to take the moving average of its params.
 
   Returns:
     (variables, the config that it was trained with).
@@ -259,7 +271,8 @@ def load_generator(path: str) -> tuple[dict, dict]:
   abstract = jax.eval_shape(
     make_model(config).init, jax.random.key(0), *model_inputs(config)
   )
-  return checkpoints.load_variables(path, "generator", abstract), config
+  variables = checkpoints.load_variables(path, "generator", abstract, ema)
+  return variables, config
 
 
 @dataclasses.dataclass
@@ -316,6 +329,7 @@ def lipsync(
   pads: tuple[int, int, int, int] = (0, 0, 0, 0),
   detector: str | None = None,
   batch_size: int = 16,
+  ema: bool = False,
   **choices: str,
 ) -> Summary:
   """Makes the face in a video or photo say the speech.
@@ -332,6 +346,7 @@ def lipsync(
     pads: pixels to add to the box: top, bottom, left, right.
     detector: a name of detectors.DETECTORS; None is the checkpoint's own.
     batch_size: frames generated at a time.
+    ema: whether to use the moving average of the generator's params.
     **choices: of Options, in place of the checkpoint's.
 
   Returns:
@@ -340,7 +355,7 @@ def lipsync(
   Raises:
     CheckpointError, MediaError, InferenceError: naming the file.
   """
-  variables, config = load_generator(checkpoint)
+  variables, config = load_generator(checkpoint, ema)
   options = Options(**{**config.get("inference", {}), **choices})
   preparation = config["preparation"]
   tracking = faces.Tracking(**preparation["tracking"])

@@ -18,7 +18,6 @@ import dataclasses
 import functools
 
 import grain
-import jax
 import numpy as np
 
 from w2l_jax import windows
@@ -39,7 +38,7 @@ class LoadBatch(grain.transforms.Map):
     stage: "expert", "generator" or "two_way".
     seed: of the choice of windows.
     batch_size: of the global batch.
-    rows: which rows of the global batch are this process's.
+    rows: which rows of the global batch are this process's; None: all.
   """
 
   split: Split
@@ -47,7 +46,7 @@ class LoadBatch(grain.transforms.Map):
   stage: str
   seed: int
   batch_size: int
-  rows: slice
+  rows: np.ndarray | None
 
   @functools.cached_property
   def _sampler(self) -> WindowSampler:
@@ -64,7 +63,9 @@ class LoadBatch(grain.transforms.Map):
 
   def map(self, step: int) -> dict[str, np.ndarray]:
     """Reads and decodes the rows of one step."""
-    rows = self._sampler.rows(self.seed, int(step), self.batch_size)[self.rows]
+    rows = self._sampler.rows(self.seed, int(step), self.batch_size)
+    if self.rows is not None:
+      rows = rows[self.rows]
     spec = self.spec
     examples = []
     for record, audio, target, other, in_sync in zip(
@@ -107,8 +108,7 @@ def make_batches(
   batch_size: int,
   first_step: int = 0,
   last_step: int,
-  process_index: int = 0,
-  process_count: int = 1,
+  local_rows: np.ndarray | None = None,
   num_threads: int = 2,
   num_workers: int = 0,
 ) -> grain.DatasetIterator:
@@ -119,30 +119,17 @@ def make_batches(
     spec: shape and rules of the windows.
     stage: "expert", "generator" or "two_way".
     seed: of the choice of windows.
-    batch_size: of the global batch; must divide by `process_count`.
+    batch_size: of the global batch.
     first_step: where to begin: a resumed run gives its step.
     last_step: where to end.
-    process_index, process_count: which process's rows of every batch.
+    local_rows: which rows of every batch are this process's; None: all.
     num_threads: that read and decode ahead.
     num_workers: processes that do so instead, if not 0.
 
   Raises:
     DatasetError: if no record yields a window.
-    ValueError: if the batch does not divide by the processes.
   """
-  if batch_size % process_count:
-    raise ValueError(
-      f"batch_size {batch_size} does not divide by {process_count} processes"
-    )
-  local = batch_size // process_count
-  load = LoadBatch(
-    split,
-    spec,
-    stage,
-    seed,
-    batch_size,
-    slice(process_index * local, (process_index + 1) * local),
-  )
+  load = LoadBatch(split, spec, stage, seed, batch_size, local_rows)
   WindowSampler(split.index, spec, stage)  # Errors here, not in a thread.
   dataset = grain.MapDataset.range(first_step, last_step).map(load)
   iterator = dataset.to_iter_dataset(
@@ -157,7 +144,13 @@ def make_batches(
   return iter(iterator)
 
 
-def train_batches(split: Split, spec: WindowSpec, stage: str, config):
+def train_batches(
+  split: Split,
+  spec: WindowSpec,
+  stage: str,
+  config,
+  local_rows: np.ndarray | None = None,
+):
   """Returns first_step -> iterator over this process's training batches.
 
   Args:
@@ -165,6 +158,7 @@ def train_batches(split: Split, spec: WindowSpec, stage: str, config):
     spec: shape and rules of the windows.
     stage: "expert" or "generator".
     config: has seed, data and train.num_steps.
+    local_rows: which rows of every batch are this process's; None: all.
   """
 
   def batches(first_step: int):
@@ -176,8 +170,7 @@ def train_batches(split: Split, spec: WindowSpec, stage: str, config):
       batch_size=config.data.batch_size,
       first_step=first_step,
       last_step=config.train.num_steps,
-      process_index=jax.process_index(),
-      process_count=jax.process_count(),
+      local_rows=local_rows,
       num_threads=config.data.num_threads,
       num_workers=config.data.num_workers,
     )

@@ -52,6 +52,19 @@ class MetricWriter:
     self._board.close()
 
 
+class NoWriter:
+  """Writes nothing: for all processes but the first."""
+
+  def write(self, step: int, metrics: dict[str, float]) -> None:
+    """Does nothing."""
+
+  def write_image(self, step: int, name: str, image: np.ndarray) -> None:
+    """Does nothing."""
+
+  def close(self) -> None:
+    """Does nothing."""
+
+
 def read_metrics(workdir: str) -> list[dict]:
   """Reads metrics.jsonl; a line that a kill cut short is left out."""
   path = os.path.join(workdir, METRICS_FILE)

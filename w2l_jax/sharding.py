@@ -7,6 +7,7 @@ replicated.  On one device this is the same code with nothing to split.
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
@@ -40,8 +41,28 @@ def _batched(mesh: Mesh) -> NamedSharding:
 
 
 def put_replicated(mesh: Mesh, tree):
-  """Puts a pytree of arrays on every device."""
-  return jax.device_put(tree, replicated(mesh))
+  """Puts a pytree of arrays on every device of every process.
+
+  Every process gives the same values.
+  """
+  return jax.tree.map(
+    lambda x: jax.make_array_from_process_local_data(
+      replicated(mesh), np.asarray(x)
+    ),
+    tree,
+  )
+
+
+def local_rows(mesh: Mesh, batch_size: int) -> np.ndarray:
+  """Returns which rows of a global batch this process has to bring, in order.
+
+  Args:
+    mesh: of the run; devices of several processes may follow in any order.
+    batch_size: of the global batch.
+  """
+  everywhere = _batched(mesh).addressable_devices_indices_map((batch_size,))
+  rows = np.arange(batch_size)
+  return np.unique(np.concatenate([rows[i] for i in everywhere.values()]))
 
 
 def global_batch(mesh: Mesh, local: dict[str, np.ndarray]) -> dict:
@@ -56,15 +77,33 @@ def jit_train_step(step: Callable, mesh: Mesh) -> Callable:
   """Compiles step(state, batch, frozen) -> (state, metrics).
 
   The state's buffers are donated; those of the frozen networks are not, so
-  they live on from step to step.
+  they live on from step to step.  The batch may have "stop" [devices] beside
+  what the step takes (see `stop_votes`); the metrics then have its greatest.
   """
   everywhere = replicated(mesh)
+
+  def voted_step(state, batch, frozen):
+    votes = batch.pop("stop", None)
+    state, metrics = step(state, batch, frozen)
+    if votes is not None:
+      metrics = {**metrics, "stop": jnp.max(votes)}
+    return state, metrics
+
   return jax.jit(
-    step,
+    voted_step,
     in_shardings=(everywhere, _batched(mesh), everywhere),
     out_shardings=(everywhere, everywhere),
     donate_argnums=0,
   )
+
+
+def stop_votes(stop: bool) -> np.ndarray:
+  """Returns this process's share of a batch's "stop": 1 if it was asked to.
+
+  It travels with the batch, so that all processes hear of a signal to one of
+  them at the same step, without messages of their own.
+  """
+  return np.full(jax.local_device_count(), stop, np.float32)
 
 
 def jit_eval_step(step: Callable, mesh: Mesh) -> Callable:

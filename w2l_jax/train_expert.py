@@ -20,6 +20,7 @@ from w2l_jax import (
   sharding,
   train_loop,
 )
+from w2l_jax.accumulation import accumulated
 from w2l_jax.evaluation import sync_metrics
 from w2l_jax.models import SyncExpert, layers
 from w2l_jax.train_state import (
@@ -30,14 +31,25 @@ from w2l_jax.train_state import (
 from w2l_jax.window_sampler import WindowSpec
 
 
-def make_model(config) -> SyncExpert:
-  """Returns the expert that a config (or a checkpoint's config) describes."""
+def make_model(
+  config, dtype: jnp.dtype | None = None, remat: bool = False
+) -> SyncExpert:
+  """Returns the expert that a config (or a checkpoint's config) describes.
+
+  Args:
+    config: of stage 1.
+    dtype: of the computation; None: float32, also where it was trained in
+      bfloat16.
+    remat: see SyncExpert.
+  """
   return SyncExpert(
     width=config["width"],
     image_size=config["image_size"],
     temperature=config["loss"]["temperature"]
     if is_contrastive(config)
     else None,
+    dtype=dtype,
+    remat=remat,
   )
 
 
@@ -123,14 +135,15 @@ def create_state(config, rng: jax.Array) -> ExpertTrainState:
 def make_train_step(config) -> Callable:
   """Returns train_step(state, batch, frozen) -> (state, metrics)."""
   tx = _optimizer(config)
-  apply = layers.training_apply(make_model(config), config["running_variance"])
+  model = make_model(config, layers.compute_dtype(config), config["remat"])
+  apply = layers.training_apply(model, config["running_variance"])
   contrastive = is_contrastive(config)
 
   def train_step(state: ExpertTrainState, batch: dict, frozen: dict):
     del frozen  # Stage 1 uses no other network.
 
-    def loss_fn(params):
-      variables = {**state.expert.variables, "params": params}
+    def loss_fn(params, batch_stats, batch):
+      variables = {"params": params, "batch_stats": batch_stats}
       (audio, face), updates = embed(
         apply,
         config,
@@ -152,15 +165,30 @@ def make_train_step(config) -> Callable:
         similarity = losses.cosine_similarity(audio, face)
         correct = (similarity > 0.5) == (batch["in_sync"] > 0.5)
         accuracy = jnp.mean(correct.astype(jnp.float32))
-      return loss, (updates["batch_stats"], accuracy)
+      metrics = {
+        "loss": loss,
+        "accuracy": accuracy,
+        # 1: all windows have the same embedding.
+        "audio_embedding_mean_norm": jnp.linalg.norm(jnp.mean(audio, axis=0)),
+        "face_embedding_mean_norm": jnp.linalg.norm(jnp.mean(face, axis=0)),
+      }
+      return loss, (updates["batch_stats"], metrics)
 
-    (loss, (batch_stats, accuracy)), grads = jax.value_and_grad(
-      loss_fn, has_aux=True
-    )(state.expert.params)
+    def part_fn(batch_stats, part):
+      grads, (batch_stats, metrics) = jax.grad(loss_fn, has_aux=True)(
+        state.expert.params, batch_stats, part
+      )
+      return batch_stats, (grads, metrics)
+
+    batch_stats, (grads, metrics) = accumulated(
+      part_fn,
+      state.expert.batch_stats,
+      batch,
+      config["train"]["microbatches"],
+      config["windows"]["windows_per_clip"],
+    )
     expert = state.expert.updated(grads, tx, batch_stats)
-    metrics = {
-      "loss": loss,
-      "accuracy": accuracy,
+    metrics |= {
       "grad_norm": optax.tree.norm(grads),
       # Not finite as soon as any param is: such a state is never saved.
       "param_norm": optax.tree.norm(expert.params),
@@ -227,8 +255,7 @@ def make_evaluator(config, split: dataset.Split, mesh) -> Callable:
       seed=config["eval"]["seed"],
       batch_size=config["data"]["batch_size"],
       last_step=config["eval"]["batches"],
-      process_index=jax.process_index(),
-      process_count=jax.process_count(),
+      local_rows=sharding.local_rows(mesh, config["data"]["batch_size"]),
       num_threads=config["data"]["num_threads"],
     )
     found = [
@@ -308,7 +335,11 @@ def train_and_evaluate(config, workdir: str) -> ExpertTrainState:
     frozen={},
     train_steps={0: make_train_step(config)},
     batches=input_pipeline.train_batches(
-      train, window_spec(config), "expert", config
+      train,
+      window_spec(config),
+      "expert",
+      config,
+      sharding.local_rows(mesh, config.data.batch_size),
     ),
     evaluate=lambda state, frozen, _: evaluate(state.expert.variables, frozen),
   )

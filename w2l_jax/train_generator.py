@@ -26,6 +26,7 @@ from w2l_jax import (
   train_expert,
   train_loop,
 )
+from w2l_jax.accumulation import accumulated
 from w2l_jax.evaluation import image_metrics
 from w2l_jax.models import QualityDiscriminator, layers
 from w2l_jax.train_state import (
@@ -39,11 +40,14 @@ from w2l_jax.train_state import (
 _GRID_ROWS = 8
 
 
-def make_discriminator(config) -> QualityDiscriminator:
+def make_discriminator(
+  config, dtype: jnp.dtype | None = None
+) -> QualityDiscriminator:
   """Returns the discriminator that a config, or a checkpoint's, describes."""
   return QualityDiscriminator(
     width=config["width"],
     image_size=config["image_size"],
+    dtype=dtype,
     initializer=config.get("discriminator_init", "torch"),
   )
 
@@ -84,17 +88,23 @@ def create_state(config, rng: jax.Array) -> GeneratorTrainState:
     generator=generator,
     discriminator=discriminator,
     sync_weight=jnp.float32(config.loss.sync_weight_initial),
+    ema_params=jax.tree.map(jnp.copy, generator.params)
+    if config.ema_decay
+    else None,
   )
 
 
-def _expert_sync_losses(config, expert_config) -> Callable:
-  """Returns sync_losses(expert_variables, batch, frames) -> (values, mask).
+def _expert_sync_losses(config, expert_config, **kwargs) -> Callable:
+  """Returns sync_losses(expert_variables, batch, frames) -> values [B].
 
-  Both are [B]: the loss of each window of frames, and 1 where it counts.  An
-  expert that never saw silent windows is not asked about them.
+  The loss of each window of frames.  Which of them count: `_judged`.
+
+  Args:
+    config: of stage 2.
+    expert_config: that the expert was trained with.
+    **kwargs: for train_expert.make_model.
   """
-  model = train_expert.make_model(expert_config)
-  spec = train_expert.window_spec(expert_config)
+  model = train_expert.make_model(expert_config, **kwargs)
   contrastive = train_expert.is_contrastive(expert_config)
   frame_mel_offset = config["windows"]["frame_mel_offset"]
   # "batch" is the original: it never calls eval(), so BatchNorm normalises by
@@ -122,20 +132,30 @@ def _expert_sync_losses(config, expert_config) -> Callable:
         **kwargs,
       )
       near_audio = out[0] if "mutable" in kwargs else out
-      values = losses.contrastive_sync_losses(
+      return losses.contrastive_sync_losses(
         jnp.concatenate([audio, near_audio]),
         face,
         variables["params"]["logit_scale"],
       )
-    else:
-      values = losses.sync_losses(audio, face)
-    mask = jnp.ones_like(values)
-    if spec.speech_only:
-      loudness = jnp.mean(batch["mel"], axis=(1, 2))
-      mask = (loudness > spec.speech_threshold).astype(values.dtype)
-    return values, mask
+    return losses.sync_losses(audio, face)
 
   return sync_losses
+
+
+def _judged(expert_config) -> Callable:
+  """Returns judged(mel [B, M, F]) -> [B], 1 for windows that the expert judges.
+
+  An expert that never saw silent windows is not asked about them.
+  """
+  spec = train_expert.window_spec(expert_config)
+
+  def judged(mel):
+    if not spec.speech_only:
+      return jnp.ones(len(mel), mel.dtype)
+    loudness = jnp.mean(mel, axis=(1, 2))
+    return (loudness > spec.speech_threshold).astype(mel.dtype)
+
+  return judged
 
 
 def _float_frames(batch, key: str, config) -> jax.Array:
@@ -179,6 +199,22 @@ def reconstruction_loss(fake, real, mouth_weight: float) -> tuple:
   return total / (1.0 + mouth_weight), found
 
 
+def _whole_windows(config) -> int:
+  """How many of a part's windows are drawn whole where the expert takes part.
+
+  Raises:
+    ValueError: if the parts do not divide.
+  """
+  parts = config["train"]["microbatches"]
+  windows = config["loss"]["windows_with_sync"] or config["data"]["batch_size"]
+  if windows % parts:
+    raise ValueError(
+      f"config.loss.windows_with_sync {windows} does not divide by "
+      f"config.train.microbatches {parts}"
+    )
+  return windows // parts
+
+
 def _drawn_part(config, sync: bool) -> Callable:
   """Returns drawn_part(batch) -> (frames, windows): what a train step draws.
 
@@ -195,8 +231,9 @@ def _drawn_part(config, sync: bool) -> Callable:
         f"config.loss.{field} is {loss[field]}, expected {lowest} to {highest}"
       )
 
+  count = _whole_windows(config) if sync else 0
+
   def drawn_part(batch: dict) -> tuple[dict, dict]:
-    count = (loss["windows_with_sync"] or len(batch["frames"])) if sync else 0
     frames = {
       key: jnp.concatenate(
         [
@@ -232,27 +269,33 @@ def make_train_step(
   """
   if adversarial is None:
     adversarial = bool(config["loss"]["adversarial_weight"])
+  dtype, remat = layers.compute_dtype(config), config["remat"]
   generator_apply = layers.training_apply(
-    inference.make_model(config), config["running_variance"]
+    inference.make_model(config, dtype, remat), config["running_variance"]
   )
-  discriminator = make_discriminator(config)
+  discriminator = make_discriminator(config, dtype)
   generator_tx, discriminator_tx = _optimizers(config)
-  sync_losses = _expert_sync_losses(config, expert_config)
+  sync_losses = _expert_sync_losses(
+    config, expert_config, dtype=dtype, remat=remat
+  )
+  judged = _judged(expert_config)
   drawn_part = _drawn_part(config, sync)
   weight = config["loss"]["adversarial_weight"] if adversarial else 0.0
   form = config["loss"]["adversarial_form"]
   mouth_weight = config["loss"]["mouth_weight"]
+  parts, ema_decay = config["train"]["microbatches"], config["ema_decay"]
 
   def judge(params, frames):
     return discriminator.apply(
       {"params": params}, network_inputs.lower_half(frames)
     )
 
-  def oppose(discriminator_state, real, fake):
-    """One step of the discriminator, and what it says of the fakes.
+  def oppose(params, real, fake):
+    """What the discriminator learns from a part, and says of its fakes.
 
     Returns:
-      (its new state, gradient of the adversarial loss by `fake`, metrics).
+      (gradients by params, gradient of the adversarial loss by `fake`,
+      metrics).
     """
 
     def loss_fn(params, fake):
@@ -269,69 +312,87 @@ def make_train_step(
 
     (grads, fake_grad), (adversarial, own) = jax.grad(
       loss_fn, argnums=(0, 1), has_aux=True
-    )(discriminator_state.params, fake)
-    new_state = discriminator_state.updated(grads, discriminator_tx, {})
-    return (
-      new_state,
-      fake_grad,
-      {
-        "loss_adversarial": adversarial,
-        "loss_discriminator": own,
-        "discriminator_grad_norm": optax.tree.norm(grads),
-        "discriminator_param_norm": optax.tree.norm(new_state.params),
-      },
-    )
+    )(params, fake)
+    terms = {"loss_adversarial": adversarial, "loss_discriminator": own}
+    return grads, fake_grad, terms
 
   def train_step(state: GeneratorTrainState, batch: dict, frozen: dict):
-    batch, whole = drawn_part(batch)
     sync_weight = state.sync_weight if sync else 0.0
+    # Of a part's sync loss, so that the mean over parts is that of the batch.
+    whole_mels = batch["mel"][: _whole_windows(config) * parts]
+    judged_windows = jnp.maximum(jnp.sum(judged(whole_mels)), 1.0)
 
-    def draw(params):
-      variables = {**state.generator.variables, "params": params}
-      real, (fake, updates) = generate(
-        generator_apply,
-        config,
-        variables,
-        batch,
-        train=True,
-        mutable=["batch_stats"],
+    def part_fn(batch_stats, part):
+      part, whole = drawn_part(part)
+
+      def draw(params):
+        real, (fake, updates) = generate(
+          generator_apply,
+          config,
+          {"params": params, "batch_stats": batch_stats},
+          part,
+          train=True,
+          mutable=["batch_stats"],
+        )
+        return fake, (real, updates["batch_stats"])
+
+      fake, pull_back, (real, new_stats) = jax.vjp(
+        draw, state.generator.params, has_aux=True
       )
-      return fake, (real, updates["batch_stats"])
+      grads, adversarial_grad, terms = {}, 0.0, {}
+      if adversarial:
+        grads["discriminator"], adversarial_grad, terms = oppose(
+          state.discriminator.params, real, fake
+        )
 
-    fake, pull_back, (real, batch_stats) = jax.vjp(
-      draw, state.generator.params, has_aux=True
-    )
-    discriminator_state, adversarial_grad, terms = state.discriminator, 0.0, {}
-    if adversarial:
-      discriminator_state, adversarial_grad, terms = oppose(
-        state.discriminator, real, fake
-      )
-
-    def loss_fn(fake):
-      reconstruction, found = reconstruction_loss(fake, real, mouth_weight)
-      loss = (1.0 - sync_weight - weight) * reconstruction
-      if sync:
-        shape = whole["frames"].shape
-        found["loss_sync"] = losses.masked_mean(
-          *sync_losses(
+      def loss_fn(fake):
+        reconstruction, found = reconstruction_loss(fake, real, mouth_weight)
+        loss = (1.0 - sync_weight - weight) * reconstruction
+        if sync:
+          shape = whole["frames"].shape
+          values = sync_losses(
             frozen["expert"],
             whole,
             fake[: shape[0] * shape[1]].reshape(shape),
           )
-        )
-        loss += sync_weight * found["loss_sync"]
-      return loss, found
+          found["loss_sync"] = (
+            jnp.sum(values * judged(whole["mel"])) * parts / judged_windows
+          )
+          loss += sync_weight * found["loss_sync"]
+        return loss, found
 
-    (loss, found), fake_grad = jax.value_and_grad(loss_fn, has_aux=True)(fake)
-    (grads,) = pull_back(fake_grad + weight * adversarial_grad)
+      (loss, found), fake_grad = jax.value_and_grad(loss_fn, has_aux=True)(fake)
+      (grads["generator"],) = pull_back(fake_grad + weight * adversarial_grad)
+      terms |= found | {
+        "loss": loss + weight * terms.get("loss_adversarial", 0.0)
+      }
+      return new_stats, (grads, terms)
 
-    generator_state = state.generator.updated(grads, generator_tx, batch_stats)
+    batch_stats, (grads, terms) = accumulated(
+      part_fn, state.generator.batch_stats, batch, parts
+    )
+    discriminator_state = state.discriminator
+    if adversarial:
+      discriminator_state = discriminator_state.updated(
+        grads["discriminator"], discriminator_tx, {}
+      )
+      terms |= {
+        "discriminator_grad_norm": optax.tree.norm(grads["discriminator"]),
+        "discriminator_param_norm": optax.tree.norm(discriminator_state.params),
+      }
+    generator_state = state.generator.updated(
+      grads["generator"], generator_tx, batch_stats
+    )
+    ema_params = state.ema_params
+    if ema_decay:
+      ema_params = optax.incremental_update(
+        generator_state.params, ema_params, 1.0 - ema_decay
+      )
     # The norms of params are not finite as soon as any param is: such a state
     # is never saved.
-    terms |= found | {
-      "loss": loss + weight * terms.get("loss_adversarial", 0.0),
+    terms |= {
       "sync_weight": jnp.asarray(sync_weight),
-      "grad_norm": optax.tree.norm(grads),
+      "grad_norm": optax.tree.norm(grads["generator"]),
       "param_norm": optax.tree.norm(generator_state.params),
     }
     new_state = GeneratorTrainState(
@@ -339,6 +400,7 @@ def make_train_step(
       generator=generator_state,
       discriminator=discriminator_state,
       sync_weight=state.sync_weight,
+      ema_params=ema_params,
     )
     return new_state, terms
 
@@ -378,6 +440,7 @@ def make_eval_step(config, expert_config) -> Callable:
   """
   model = inference.make_model(config)
   sync_losses = _expert_sync_losses(config, expert_config)
+  judged = _judged(expert_config)
 
   def eval_step(variables: dict, batch: dict, frozen: dict):
     real, fake = generate(model.apply, config, variables, batch)
@@ -395,9 +458,8 @@ def make_eval_step(config, expert_config) -> Callable:
     figures = {k: (v, jnp.ones_like(v)) for k, v in figures.items()}
     shape = batch["frames"].shape
     for name, frames in (("", fake), ("_real", real), ("_copied", copied)):
-      figures[f"loss_sync{name}"] = sync_losses(
-        frozen["expert"], batch, frames.reshape(shape)
-      )
+      values = sync_losses(frozen["expert"], batch, frames.reshape(shape))
+      figures[f"loss_sync{name}"] = (values, judged(batch["mel"]))
     pictures = network_inputs.to_pictures(fake, config["channel_order"])
     return figures, pictures.reshape(shape)
 
@@ -415,6 +477,7 @@ def make_evaluator(
   eval_step = sharding.jit_eval_step(
     make_eval_step(config, expert_config), mesh
   )
+  local_rows = sharding.local_rows(mesh, config["data"]["batch_size"])
 
   def evaluate(variables, frozen):
     found, grid = [], None
@@ -425,8 +488,7 @@ def make_evaluator(
       seed=config["eval"]["seed"],
       batch_size=config["data"]["batch_size"],
       last_step=config["eval"]["batches"],
-      process_index=jax.process_index(),
-      process_count=jax.process_count(),
+      local_rows=local_rows,
       num_threads=config["data"]["num_threads"],
     ):
       figures, fake = jax.device_get(
@@ -436,7 +498,7 @@ def make_evaluator(
       if grid is None:
         real, reference, fake = (
           images[:_GRID_ROWS, images.shape[1] // 2]
-          for images in (batch["frames"], batch["other"], fake)
+          for images in (batch["frames"], batch["other"], fake[local_rows])
         )
         masked = network_inputs.mask_lower_half(real)
         grid = metrics.sample_grid([reference, masked, fake, real])
@@ -459,6 +521,14 @@ def make_evaluator(
   return evaluate
 
 
+def _with_sync_weight(state: GeneratorTrainState, weight: float):
+  """Replaces the weight, on the same devices of all processes."""
+  weight = jax.make_array_from_process_local_data(
+    state.sync_weight.sharding, np.float32(weight)
+  )
+  return state.replace(sync_weight=weight)
+
+
 def switch_sync_weight(config) -> Callable:
   """Returns after_eval(state, metrics) -> state: the sync-weight rule.
 
@@ -470,10 +540,7 @@ def switch_sync_weight(config) -> Callable:
     # Absent where no evaluated window has speech.
     loss = results.get("eval/loss_sync", np.inf)
     if loss < config.loss.sync_on_below:
-      weight = jax.device_put(
-        np.float32(config.loss.sync_weight), state.sync_weight.sharding
-      )
-      return state.replace(sync_weight=weight)
+      return _with_sync_weight(state, config.loss.sync_weight)
     return state
 
   return after_eval
@@ -495,10 +562,7 @@ def restart_sync_weight(config) -> Callable:
   def after_restore(state: GeneratorTrainState):
     if word == "kept":
       return state
-    weight = jax.device_put(
-      np.float32(config.loss.sync_weight_initial), state.sync_weight.sharding
-    )
-    return state.replace(sync_weight=weight)
+    return _with_sync_weight(state, config.loss.sync_weight_initial)
 
   return after_restore
 
@@ -601,6 +665,10 @@ def initial_state(
         getattr(state, network), path, network, config.init_optimizer
       )
       state = state.replace(**{network: started})
+  if config.ema_decay:
+    # A copy: the step is given both for good.
+    ema_params = jax.tree.map(jnp.copy, state.generator.params)
+    state = state.replace(ema_params=ema_params)
   return state
 
 
@@ -634,13 +702,17 @@ def train_and_evaluate(config, workdir: str) -> GeneratorTrainState:
   plain["expert"] = {**expert_config, "step": expert_step}
   checkpoints.claim_workdir(workdir, plain)
 
+  if config.eval.ema and not config.ema_decay:
+    raise ValueError("config.eval.ema is set, but config.ema_decay is 0")
   evaluate = make_evaluator(config, expert_config, val, mesh)
   face_generator = inference.FaceGenerator(config)
 
   def evaluate_and_draw(state, frozen, writer):
-    results, grid = evaluate(state.generator.variables, frozen)
+    chosen = state.variables(config.eval.ema)
+    results, grid = evaluate(chosen, frozen)
     if jax.process_index() == 0:
-      variables = state.generator.variables
+      # Of this process alone, as the drawing of the clip is.
+      variables = jax.device_get(chosen)
       samples.write(
         int(state.step),
         workdir,
@@ -663,7 +735,11 @@ def train_and_evaluate(config, workdir: str) -> GeneratorTrainState:
     frozen=sharding.put_replicated(mesh, {"expert": expert_variables}),
     train_steps=make_train_steps(config, expert_config),
     batches=input_pipeline.train_batches(
-      train, train_expert.window_spec(config), "generator", config
+      train,
+      train_expert.window_spec(config),
+      "generator",
+      config,
+      sharding.local_rows(mesh, config.data.batch_size),
     ),
     evaluate=evaluate_and_draw,
     after_eval=switch_sync_weight(config),

@@ -4,9 +4,12 @@ It knows steps, logging, evaluation, saving and stopping; it knows no networks
 and no losses.  The stage files put the pieces together and call `run`.
 """
 
+import collections
 import contextlib
+import json
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 
@@ -16,7 +19,8 @@ import tqdm
 
 from w2l_jax import sharding
 from w2l_jax.checkpoints import CheckpointStore
-from w2l_jax.metrics import MetricWriter
+from w2l_jax.diagnostics import diagnose
+from w2l_jax.metrics import MetricWriter, NoWriter, read_metrics
 
 
 class TrainingError(RuntimeError):
@@ -45,6 +49,23 @@ def _stop_requests() -> Iterator[list]:
   finally:
     for n, old in previous.items():
       signal.signal(n, old)
+
+
+def _save_post_mortem(
+  workdir: str, step: int, state, config: dict, batch: dict, metrics: dict
+) -> str:
+  """Writes what there is of a step that went wrong; returns the folder."""
+  folder = os.path.join(workdir, "post_mortem")
+  os.makedirs(folder, exist_ok=True)
+  process = jax.process_index()
+  np.savez(os.path.join(folder, f"batch_of_process_{process}.npz"), **batch)
+  if process == 0:
+    with open(os.path.join(folder, "metrics.json"), "w") as f:
+      json.dump({k: float(v) for k, v in metrics.items()}, f, indent=2)
+  store = CheckpointStore(folder, keep=1)
+  store.save(step, state, config)
+  store.close()
+  return folder
 
 
 def run(
@@ -93,24 +114,24 @@ def run(
       raise TrainingError(
         f"config.train.{name} is {schedule[name]}, expected at least 1"
       )
-  if jax.process_count() > 1:
-    raise TrainingError(
-      f"this is a run of {jax.process_count()} processes; training runs in one "
-      "process, on all devices of one host"
-    )
-  store = CheckpointStore(workdir, schedule.keep)
+  main = jax.process_index() == 0
+  store = CheckpointStore(
+    workdir, schedule.keep, (schedule.best_metric, schedule.best_mode)
+  )
   if store.latest_step() is not None:
     state = after_restore(store.restore(state, sharding.replicated(mesh)))
-    tqdm.tqdm.write(f"{workdir}: going on from step {int(state.step)}")
+    if main:
+      tqdm.tqdm.write(f"{workdir}: going on from step {int(state.step)}")
   first_step = int(state.step)
   if first_step >= schedule.num_steps:
-    tqdm.tqdm.write(
-      f"{workdir}: finished: {first_step} steps are done, of "
-      f"config.train.num_steps = {schedule.num_steps}"
-    )
+    if main:
+      tqdm.tqdm.write(
+        f"{workdir}: finished: {first_step} steps are done, of "
+        f"config.train.num_steps = {schedule.num_steps}"
+      )
     store.close()
     return state
-  writer = MetricWriter(workdir, first_step)
+  writer = MetricWriter(workdir, first_step) if main else NoWriter()
   compiled = {
     first: sharding.jit_train_step(train_step, mesh)
     for first, train_step in train_steps.items()
@@ -118,6 +139,9 @@ def run(
   block = sharding.must_block_each_step()
   iterator = batches(first_step)
   pending: list = []
+  lines, told = read_metrics(workdir) if main else [], set()
+  # Whether any process was asked to stop, of the steps still under way.
+  asked: collections.deque = collections.deque()
   waited, started = 0.0, time.monotonic()
 
   def log(step):
@@ -130,9 +154,14 @@ def run(
     for i, metrics in enumerate(values):
       bad = [k for k, v in metrics.items() if not np.all(np.isfinite(v))]
       if bad:
+        at = first + i + 1
+        where = _save_post_mortem(
+          workdir, step, state, config, next(batches(at - 1)), metrics
+        )
         raise TrainingError(
-          f"{', '.join(bad)} became NaN or infinite at step {first + i + 1}; "
-          f"the last checkpoint in {workdir} is from before it. Lower "
+          f"{', '.join(bad)} became NaN or infinite at step {at}; its batch, "
+          f"its figures and the state after step {step} are in {where}; the "
+          f"last checkpoint in {workdir} is from before it. Lower "
           "config.optimizer.learning_rate or look at the data, and start again "
           "in a new --workdir"
         )
@@ -145,6 +174,7 @@ def run(
     means["time/steps_per_second"] = len(values) / seconds
     means["time/waiting_for_data"] = waited / seconds
     writer.write(step, means)
+    lines.append({"step": step, **means})
     progress.set_postfix_str(
       " ".join(
         f"{k.removeprefix('train/')}={v:.4g}"
@@ -159,37 +189,42 @@ def run(
   with (
     contextlib.closing(store),
     contextlib.closing(writer),
-    _stop_requests() as stop,
+    _stop_requests() as stop_requests,
     tqdm.tqdm(
       total=schedule.num_steps,
       initial=first_step,
       desc=os.path.basename(os.path.normpath(workdir)),
       unit="step",
-      disable=jax.process_index() != 0,
+      disable=not main,
+      # A log file is no terminal: a line every half minute is enough.
+      mininterval=0.1 if sys.stderr.isatty() else 30.0,
     ) as progress,
   ):
     progress.set_postfix_str("compiling: up to a minute on a CPU")
     for step in range(first_step + 1, schedule.num_steps + 1):
       waiting = time.monotonic()
-      batch = sharding.global_batch(mesh, next(iterator))
+      rows = next(iterator)
       waited += time.monotonic() - waiting
+      votes = {"stop": sharding.stop_votes(bool(stop_requests))}
+      batch = sharding.global_batch(mesh, {**rows, **votes})
       phase = max(first for first in compiled if first < step)
       state, metrics = compiled[phase](state, batch, frozen)
+      asked.append(metrics.pop("stop"))
       pending.append(metrics)
       # Two steps ahead are enough to keep the device busy; more would only
       # delay logs and stop requests.
-      if block:
-        jax.block_until_ready(state)
-      elif len(pending) > 2:
-        jax.block_until_ready(pending[-3])
+      ahead = 0 if block else 2
+      stop = len(asked) > ahead and bool(asked.popleft())
       progress.update()
       last = step == schedule.num_steps
       if last or step % schedule.log_every_steps == 0:
         log(step)
+      results = None
       if last or step % schedule.eval_every_steps == 0:
         log(step)
         results = evaluate(state, frozen, writer)
         writer.write(step, results)
+        lines.append({"step": step, **results})
         # Not at a last step out of turn: more steps may follow later, and the
         # run must then be as if it had been that long from the start.
         if step % schedule.eval_every_steps == 0:
@@ -199,13 +234,24 @@ def run(
           + ", ".join(f"{k} {v:.4f}" for k, v in results.items())
         )
         started = time.monotonic()
-      if last or stop or step % schedule.save_every_steps == 0:
+        for name, text in diagnose(lines, config).items():
+          if main and name not in told:
+            progress.write(f"warning: {text}")
+            told.add(name)
+      if (
+        last
+        or stop
+        or step % schedule.save_every_steps == 0
+        or results is not None
+      ):
         log(step)  # Nothing that is not finite is saved.
-        store.save(step, state, config)
+        store.save(step, state, config, results)
       if stop and not last:
-        progress.write(
-          f"{signal.Signals(stop[0]).name}: saved step {step}; the same "
-          "command goes on from there"
-        )
+        if main:
+          names = [signal.Signals(n).name for n in stop_requests]
+          progress.write(
+            f"{' '.join(names) or 'asked to stop'}: saved step {step}; the "
+            "same command goes on from there"
+          )
         break
   return state

@@ -64,7 +64,8 @@ class GeneratorTrainState:
     generator: the generator.
     discriminator: the quality discriminator; None without adversarial loss.
     sync_weight: the sync loss's weight now; evaluation switches it on.
-    ema_params: moving average of the generator's params; None when off.
+    ema_params: moving average of the generator's params; None when off.  The
+      running statistics have no other average than BatchNorm's own.
   """
 
   step: jax.Array
@@ -72,6 +73,12 @@ class GeneratorTrainState:
   discriminator: NetworkState | None
   sync_weight: jax.Array
   ema_params: Any = None
+
+  def variables(self, ema: bool) -> dict:
+    """The generator's, with the averaged params if asked."""
+    if not ema:
+      return self.generator.variables
+    return self.generator.replace(params=self.ema_params).variables
 
 
 def make_optimizer(
@@ -81,20 +88,27 @@ def make_optimizer(
   eps: float,
   decay_steps: int,
   clip_norm: float,
+  warmup_steps: int = 0,
 ) -> optax.GradientTransformation:
-  """Returns Adam, at a constant rate or one that falls to 0.
+  """Returns Adam, at a constant rate or one that rises first or falls to 0.
 
   Args:
-    learning_rate: at the start.
+    learning_rate: at the start, or when it has risen.
     b1, b2, eps: Adam's.
     decay_steps: over how many steps the rate falls along a half cosine; 0
       keeps it constant, as the original does.
     clip_norm: gradients longer than this are shortened to it; 0 leaves them,
       as the original does.
+    warmup_steps: over how many steps the rate rises from 0 first; the decay
+      begins after them.
   """
   rate = learning_rate
   if decay_steps:
     rate = optax.cosine_decay_schedule(learning_rate, decay_steps)
+  if warmup_steps:
+    rise = optax.linear_schedule(0.0, learning_rate, warmup_steps)
+    rest = rate if decay_steps else optax.constant_schedule(learning_rate)
+    rate = optax.join_schedules([rise, rest], [warmup_steps])
   adam = optax.adam(rate, b1, b2, eps)
   if clip_norm:
     return optax.chain(optax.clip_by_global_norm(clip_norm), adam)

@@ -33,12 +33,15 @@ class Generator(nn.Module):
     speech_encoder_frozen: whether the speech encoder is as in eval mode also
       in training, and passes no gradient.
     dtype: of the computation; the output is float32.
+    remat: whether blocks are computed anew for the gradient, which takes a
+      third more time and far less memory.
   """
 
   width: float = 1.0
   image_size: int = 96
   speech_encoder_frozen: bool = False
   dtype: jnp.dtype | None = None
+  remat: bool = False
 
   @nn.compact
   def __call__(
@@ -65,8 +68,13 @@ class Generator(nn.Module):
     n = layers.num_stages(size, final_size=3)
     stages = (ENCODER_STAGES + ENCODER_STAGES[-1:] * n)[:n]
 
+    ConvBlock, ConvTransposeBlock = (
+      layers.rematerialized(kind, self.remat)
+      for kind in (layers.ConvBlock, layers.ConvTransposeBlock)
+    )
+
     def block(name, x, channels, kernel_size, strides=1, padding=0, res=False):
-      return layers.ConvBlock(
+      return ConvBlock(
         layers.scaled(channels, self.width),
         kernel_size,
         strides,
@@ -100,7 +108,7 @@ class Generator(nn.Module):
     x = jnp.concatenate([x, skips.pop()], axis=-1)
     doubling = (DECODER_CHANNELS + DECODER_CHANNELS[-1:] * n)[:n][::-1]
     for i, channels in enumerate((EMBEDDING_CHANNELS, *doubling), start=1):
-      x = layers.ConvTransposeBlock(
+      x = ConvTransposeBlock(
         layers.scaled(channels, self.width), self.dtype, name=name(i, 0)
       )(x, train)
       for j in range(1, (1 if i == 1 else DECODER_RESIDUALS) + 1):

@@ -62,6 +62,21 @@ def he_normal_init(fan_in: int) -> Callable:
   return init
 
 
+def compute_dtype(config) -> jnp.dtype | None:
+  """Returns config.compute_dtype as the networks take it.
+
+  Raises:
+    ValueError: if it is another word.
+  """
+  word = config.get("compute_dtype", "float32")
+  if word not in ("float32", "bfloat16"):
+    raise ValueError(
+      f"config.compute_dtype is {word!r}, expected 'float32' or 'bfloat16'"
+    )
+  # None: of input and params, so that float64 stays float64.
+  return jnp.bfloat16 if word == "bfloat16" else None
+
+
 def scaled(channels: int, width: float) -> int:
   """Returns `channels` times the width multiplier, at least 1."""
   return max(1, round(channels * width))
@@ -323,6 +338,16 @@ def conv_transpose_stride2(x: jax.Array, kernel: jax.Array) -> jax.Array:
   ]
   n, h, w, _ = x.shape
   return jnp.stack(rows, axis=2).reshape(n, 2 * h, 2 * w, kernel.shape[-1])
+
+
+def rematerialized(block: type[nn.Module], remat: bool) -> type[nn.Module]:
+  """Returns a block whose inner values are computed anew for the gradient.
+
+  Args:
+    block: its `__call__` takes (x, train).
+    remat: if not, the block itself.
+  """
+  return nn.remat(block, static_argnums=(2,)) if remat else block
 
 
 def l2_normalize(x: jax.Array, eps: float = 1e-12) -> jax.Array:

@@ -23,6 +23,7 @@ class FaceEncoder(nn.Module):
   width: float = 1.0
   image_size: int = 96
   dtype: jnp.dtype | None = None
+  remat: bool = False
 
   @nn.compact
   def __call__(self, faces: jax.Array, train: bool) -> jax.Array:
@@ -44,11 +45,12 @@ class FaceEncoder(nn.Module):
       (EMBEDDING_CHANNELS, 3, 1, 0, False),
       (EMBEDDING_CHANNELS, 1, 1, 0, False),
     ]
+    ConvBlock = layers.rematerialized(layers.ConvBlock, self.remat)
     x = faces
     for i, (channels, kernel_size, strides, padding, residual) in enumerate(
       specs
     ):
-      x = layers.ConvBlock(
+      x = ConvBlock(
         layers.scaled(channels, self.width),
         kernel_size,
         strides,
@@ -72,12 +74,14 @@ class SyncExpert(nn.Module):
     dtype: of the computation; the embeddings are normalised in float32.
     temperature: None, or where the contrastive loss's learnt temperature
       begins; its inverse's logarithm is then the parameter `logit_scale`.
+    remat: whether the face encoder's blocks are computed anew for the gradient.
   """
 
   width: float = 1.0
   image_size: int = 96
   dtype: jnp.dtype | None = None
   temperature: float | None = None
+  remat: bool = False
 
   def setup(self):
     """Builds the two encoders."""
@@ -85,7 +89,9 @@ class SyncExpert(nn.Module):
       start = nn.initializers.constant(-np.log(self.temperature))
       self.logit_scale = self.param("logit_scale", start, ())
     self.audio_encoder = AudioEncoder(2, self.width, self.dtype)
-    self.face_encoder = FaceEncoder(self.width, self.image_size, self.dtype)
+    self.face_encoder = FaceEncoder(
+      self.width, self.image_size, self.dtype, self.remat
+    )
 
   def __call__(
     self, mel: jax.Array, faces: jax.Array, train: bool = False

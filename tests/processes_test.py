@@ -1,0 +1,222 @@
+"""Training as clusters run it: several processes, signals, and kills.
+
+W2L_KILLS is how many kills `test_killed_anywhere` makes (2 by default).
+"""
+
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+from conftest import (
+  REPOSITORY,
+  STEPS,
+  assert_trees_equal,
+  untimed,
+)
+
+from w2l_jax import checkpoints, sharding, train_expert, train_generator
+
+pytestmark = pytest.mark.xdist_group("trained")
+KILLS = int(os.environ.get("W2L_KILLS", "2"))
+
+
+def arguments(stage, data_dir, workdir, expert=None, steps=STEPS):
+  """What the runs of conftest.py were given, as flags."""
+  flags = [
+    f"--config=configs/{'expert' if stage == 'expert' else 'gan'}_grid.py:tiny",
+    f"--workdir={workdir}",
+    f"--config.data.dir={data_dir}",
+    f"--config.train.num_steps={steps}",
+    "--config.train.eval_every_steps=2",
+    "--config.train.save_every_steps=1",
+  ]
+  if stage == "generator":
+    flags += [
+      f"--config.expert_checkpoint={expert}",
+      "--config.loss.sync_weight_initial=0.01",
+      "--config.loss.sync_on_below=1e6",
+      "--config.loss.sync_weight=0.03",
+      "--config.loss.adversarial_weight=0.07",
+      "--config.optimizer.clip_norm=0.0",
+    ]
+  return flags
+
+
+class Processes:
+  """Processes of one run, all killed at the end."""
+
+  def __init__(self, flags, count=1, folder=None):
+    self.folder, self.all = folder, []
+    with socket.socket() as s:
+      s.bind(("127.0.0.1", 0))
+      port = s.getsockname()[1]
+    for i in range(count):
+      extra = []
+      if count > 1:
+        extra = [
+          f"--coordinator=127.0.0.1:{port}",
+          f"--num_processes={count}",
+          f"--process_id={i}",
+        ]
+      with open(self._log(i), "w") as log:
+        self.all.append(
+          subprocess.Popen(
+            [sys.executable, "-m", "launch.train", *flags, *extra],
+            cwd=REPOSITORY,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+          )
+        )
+
+  def _log(self, i):
+    return os.path.join(self.folder, f"process_{i}.log")
+
+  def __enter__(self):
+    return self
+
+  def __exit__(self, *_):
+    for process in self.all:
+      process.kill()
+      process.wait()
+
+  def wait(self, timeout=200):
+    """Returns the statuses of all; raises if one hangs."""
+    end = time.monotonic() + timeout
+    return [p.wait(max(1, end - time.monotonic())) for p in self.all]
+
+  def said(self):
+    texts = []
+    for i in range(len(self.all)):
+      with open(self._log(i)) as f:
+        texts.append(f.read())
+    return texts
+
+
+def wait_for_step(workdir, step, timeout=200):
+  """Waits until metrics.jsonl has a line of `step` or later."""
+  end = time.monotonic() + timeout
+  path = os.path.join(workdir, "metrics.jsonl")
+  while time.monotonic() < end:
+    if os.path.exists(path):
+      with open(path) as f:
+        lines = f.read().splitlines()
+      if lines and json.loads(lines[-1])["step"] >= step:
+        return
+    time.sleep(0.05)
+  raise TimeoutError(f"{path}: no step {step}")
+
+
+def restored(config, workdir, stage):
+  """The newest state of a workdir."""
+  module = train_expert if stage == "expert" else train_generator
+  state = module.create_state(config, jax.random.key(0))
+  store = checkpoints.CheckpointStore(workdir, 3)
+  state = store.restore(state, sharding.replicated(sharding.make_mesh(4)))
+  store.close()
+  return jax.device_get(state)
+
+
+def test_killed_anywhere(expert_run, gan_run, data_dir, tmp_path):
+  """kill -9 at a random moment, then the same command: nothing differs."""
+  rng = random.Random(int(os.environ.get("W2L_SEED", "0")))
+  seconds = {}
+  for number in range(KILLS):
+    stage = ("expert", "generator")[number % 2]
+    reference, state = expert_run if stage == "expert" else gan_run
+    workdir = str(tmp_path / f"{stage}_{number}")
+    os.makedirs(workdir)
+    flags = arguments(stage, data_dir, workdir, expert_run[0])
+    begun = time.monotonic()
+    # Of the time that a run of this stage takes; the first one's is a guess.
+    moment = rng.uniform(0.2, 1.0) * seconds.get(stage, 20.0)
+    with Processes(flags, folder=workdir) as run:
+      try:
+        run.wait(moment)
+      except subprocess.TimeoutExpired:
+        run.all[0].kill()
+        run.all[0].wait()
+    begun = time.monotonic()
+    with Processes(flags, folder=workdir) as run:
+      assert run.wait() == [0], run.said()
+    seconds.setdefault(stage, time.monotonic() - begun)
+    module = train_expert if stage == "expert" else train_generator
+    config = config_of(reference)
+    assert_trees_equal(restored(config, workdir, stage), state)
+    assert untimed(workdir) == untimed(reference), number
+    del module
+
+
+def config_of(workdir):
+  import ml_collections
+
+  return ml_collections.ConfigDict(checkpoints.describe(workdir)[2])
+
+
+def test_two_processes_are_as_one(expert_run, data_dir, tmp_path):
+  """The same global batches: losses, parameters, BatchNorm's statistics.
+
+  Then one of them is asked to stop: both save the same step, which one process
+  goes on from.
+  """
+  workdir = str(tmp_path)
+  flags = arguments("expert", data_dir, workdir, steps=STEPS)
+  with Processes(flags, count=2, folder=workdir) as run:
+    assert run.wait() == [0, 0], run.said()
+  for ours, theirs in zip(
+    untimed(workdir), untimed(expert_run[0]), strict=True
+  ):
+    assert ours == pytest.approx(theirs, rel=2e-3, abs=2e-4)
+  config = config_of(expert_run[0])
+  ours = restored(config, workdir, "expert")
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=5e-3, atol=2e-3),
+    ours.expert.batch_stats,
+    expert_run[1].expert.batch_stats,
+  )
+
+  flags = arguments("expert", data_dir, workdir, steps=100_000)
+  with Processes(flags, count=2, folder=workdir) as run:
+    wait_for_step(workdir, STEPS + 2)
+    asked = time.monotonic()
+    run.all[1].send_signal(signal.SIGTERM)
+    assert run.wait() == [0, 0], run.said()
+    assert time.monotonic() - asked < 30
+  said = run.said()[0]
+  _, step, _ = checkpoints.describe(workdir)
+  assert f"saved step {step}" in said
+  flags = arguments("expert", data_dir, workdir, steps=step + 1)
+  with Processes(flags, folder=workdir) as run:
+    assert run.wait() == [0], run.said()
+  assert f"going on from step {step}" in run.said()[0]
+
+
+@pytest.mark.slow  # The dead are missed only after a while.
+def test_the_others_do_not_wait_for_the_dead(data_dir, tmp_path):
+  workdir = str(tmp_path)
+  flags = arguments("expert", data_dir, workdir, steps=100_000)
+  for victim in (0, 1):
+    with Processes(flags, count=2, folder=workdir) as run:
+      wait_for_step(workdir, 2)
+      run.all[victim].kill()
+      died = time.monotonic()
+      statuses = run.wait(timeout=150)
+      print(f"{time.monotonic() - died:.1f} s, statuses {statuses}")
+    assert statuses[1 - victim] != 0
+
+
+def test_a_signal_to_one_process_alone(data_dir, tmp_path):
+  workdir = str(tmp_path)
+  flags = arguments("expert", data_dir, workdir, steps=100_000)
+  with Processes(flags, folder=workdir) as run:
+    wait_for_step(workdir, 2)
+    run.all[0].send_signal(signal.SIGINT)
+    assert run.wait() == [0], run.said()
+  assert "SIGINT: saved step" in run.said()[0]
