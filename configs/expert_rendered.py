@@ -25,7 +25,6 @@ def get_config(size: str = ""):
     # stays at chance.
     config.optimizer.learning_rate = 2e-3
     config.optimizer.warmup_steps = 60
-    config.optimizer.decay_steps = config.train.get_ref("num_steps") - 60
     config.train.eval_every_steps = 175
     config.train.save_every_steps = 50
     config.train.log_every_steps = 20

@@ -95,16 +95,25 @@ def make_optimizer(
   Args:
     learning_rate: at the start, or when it has risen.
     b1, b2, eps: Adam's.
-    decay_steps: over how many steps the rate falls along a half cosine; 0
-      keeps it constant, as the original does.
+    decay_steps: the step at which the rate, falling along a half cosine, is 0;
+      0 keeps it constant, as the original does.
     clip_norm: gradients longer than this are shortened to it; 0 leaves them,
       as the original does.
-    warmup_steps: over how many steps the rate rises from 0 first; the decay
-      begins after them.
+    warmup_steps: over how many steps the rate rises from 0 first.
+
+  Raises:
+    ValueError: if the rate would rise for longer than it falls.
   """
+  if decay_steps and warmup_steps >= decay_steps:
+    raise ValueError(
+      f"warmup_steps is {warmup_steps}, expected less than decay_steps "
+      f"{decay_steps}"
+    )
   rate = learning_rate
   if decay_steps:
-    rate = optax.cosine_decay_schedule(learning_rate, decay_steps)
+    rate = optax.cosine_decay_schedule(
+      learning_rate, decay_steps - warmup_steps
+    )
   if warmup_steps:
     rise = optax.linear_schedule(0.0, learning_rate, warmup_steps)
     rest = rate if decay_steps else optax.constant_schedule(learning_rate)
