@@ -5,13 +5,21 @@ import os
 import shutil
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 from conftest import STEPS, assert_trees_equal, expert_config, gan_config
 
 from launch import convert_checkpoint
-from w2l_jax import checkpoints, inference, train_expert, train_generator
+from w2l_jax import (
+  checkpoints,
+  inference,
+  sharding,
+  train_expert,
+  train_generator,
+)
 from w2l_jax.checkpoints import CheckpointError
-from w2l_jax.train_state import adam_of
+from w2l_jax.train_state import ExpertTrainState, NetworkState, adam_of
 
 
 def test_variables_are_the_states(expert_run, gan_run):
@@ -232,3 +240,124 @@ def test_a_network_that_a_checkpoint_does_not_hold(expert_run, tmp_path):
   where, _ = checkpoints._find(workdir)
   with pytest.raises(CheckpointError, match="holds no generator; .* expert"):
     checkpoints._restore(where, "generator", abstract)
+
+
+# --- The store ---
+
+
+@pytest.fixture
+def store(tmp_path):
+  """A store of three checkpoints, whose weights are their step."""
+  found = checkpoints.CheckpointStore(str(tmp_path), 3, ("eval/loss", "min"))
+  for step in (1, 2, 3):
+    found.save(step, state_at(step), {"stage": "expert"})
+  found.close()
+  return tmp_path
+
+
+def state_at(step):
+  weights = np.random.default_rng(step).standard_normal((64, 64))
+  return ExpertTrainState(
+    step=jnp.int32(step),
+    expert=NetworkState(
+      params={"kernel": jnp.asarray(weights, jnp.float32)},
+      batch_stats={"mean": jnp.full(8, step, jnp.float32)},
+      opt_state={},
+    ),
+  )
+
+
+def files_of(folder):
+  return [
+    os.path.join(parent, name)
+    for parent, _, names in os.walk(folder)
+    for name in names
+  ]
+
+
+def largest(folder):
+  return max(files_of(folder), key=os.path.getsize)
+
+
+def truncate(folder):
+  os.truncate(largest(folder), os.path.getsize(largest(folder)) // 2)
+
+
+def delete(folder):
+  os.remove(largest(folder))
+
+
+def flip(folder):
+  """One bit of the weights, where nothing but a checksum can tell."""
+  with open(largest(folder), "r+b") as f:
+    data = bytearray(f.read())
+    data[len(data) // 2] ^= 4
+    f.seek(0)
+    f.write(data)
+
+
+def lose_the_checksums(folder):
+  shutil.rmtree(folder.parent / "checksums")
+
+
+@pytest.mark.parametrize("damage", [truncate, delete, flip, lose_the_checksums])
+def test_a_damaged_newest_checkpoint(store, damage, caplog):
+  """The one before it takes its place; the damaged one is kept, and told."""
+  damage(store / "checkpoints" / "3" / "state")
+  again = checkpoints.CheckpointStore(str(store), 3)
+  everywhere = sharding.replicated(sharding.make_mesh(4))
+  with caplog.at_level("WARNING"):
+    state = again.restore(state_at(0), everywhere)
+  assert_trees_equal(jax.device_get(state), state_at(2))
+  assert str(store / "checkpoints" / "3") in caplog.text
+  assert "damaged" in caplog.text and "from step 2" in caplog.text
+  assert files_of(store / "damaged" / "3")
+  # Its number is free again.
+  again.save(3, state_at(3), {"stage": "expert"})
+  again.close()
+  newest = checkpoints.CheckpointStore(str(store), 3)
+  assert_trees_equal(
+    jax.device_get(newest.restore(state_at(0), everywhere)), state_at(3)
+  )
+  newest.close()
+
+
+def test_all_checkpoints_damaged(store):
+  for step in (1, 2, 3):
+    truncate(store / "checkpoints" / str(step) / "state")
+  again = checkpoints.CheckpointStore(str(store), 3)
+  everywhere = sharding.replicated(sharding.make_mesh(4))
+  with pytest.raises(CheckpointError, match="nor can any before it"):
+    again.restore(state_at(0), everywhere)
+  assert not (store / "damaged").exists()
+  again.close()
+
+
+@pytest.mark.parametrize(("mode", "best"), [("min", 2), ("max", 4)])
+def test_the_best_is_kept(tmp_path, mode, best):
+  """Beside the newest, by the named metric; WORKDIR/best means it."""
+  config = {
+    "stage": "expert",
+    "train": {"best_metric": "eval/loss", "best_mode": mode},
+  }
+  store = checkpoints.CheckpointStore(str(tmp_path), 2, ("eval/loss", mode))
+  losses = {1: 5.0, 2: 1.0, 3: None, 4: 7.0, 5: 4.0, 6: None, 7: 6.0}
+  for step, loss in losses.items():
+    metrics = None if loss is None else {"eval/loss": np.float32(loss)}
+    store.save(step, state_at(step), config, metrics)
+  store.close()
+  # Also by a run that goes on.
+  store = checkpoints.CheckpointStore(str(tmp_path), 2, ("eval/loss", mode))
+  store.save(8, state_at(8), config)
+  store.close()
+  steps = sorted(int(name) for name in os.listdir(tmp_path / "checkpoints"))
+  assert steps == [best, 7, 8]
+  assert checkpoints.describe(str(tmp_path))[1] == 8
+  assert checkpoints.describe(str(tmp_path / "best"))[1] == best
+  with pytest.raises(ValueError, match="best_mode is 'least'"):
+    checkpoints.CheckpointStore(str(tmp_path), 2, ("eval/loss", "least"))
+
+
+def test_no_best_yet(store):
+  with pytest.raises(CheckpointError, match="there was evaluated"):
+    checkpoints.describe(str(store / "best"))

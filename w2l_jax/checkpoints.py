@@ -148,7 +148,9 @@ class CheckpointStore:
       )
     self._options = ocp.CheckpointManagerOptions(
       # Not max_to_keep with best_fn, which deletes the newest where it is not
-      # the best.
+      # the best; but without best_fn no metrics are written.
+      best_fn=(lambda metrics: metrics[best[0]]) if best else None,
+      best_mode=best[1] if best else "max",
       preservation_policy=checkpoint_managers.AnyPreservationPolicy(policies),
       create=True,
       cleanup_tmp_directories=True,  # What kills have left.
@@ -174,7 +176,9 @@ class CheckpointStore:
       config: of the run.
       metrics: of an evaluation of this state, if there was one.
     """
-    if self._best and self._best[0] not in (metrics or {}):
+    if metrics and self._best and self._best[0] in metrics:
+      metrics = {name: float(value) for name, value in metrics.items()}
+    else:
       metrics = None
     self._manager.save(
       step,
