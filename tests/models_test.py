@@ -460,3 +460,83 @@ def test_the_unbiased_variance_of_one_number():
   apply = layers.training_apply(block, "unbiased")
   with pytest.raises(ValueError, match="give larger batches"):
     apply(drawn(block, x, True), x, True, mutable=["batch_stats"])
+
+
+# --- Precision and memory ---
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_bfloat16_is_of_the_computation_alone(network):
+  """Params, statistics and outputs are float32."""
+  shapes_of, _ = NETWORKS[network]
+  shapes = shapes_of(24)
+  model = network(width=1 / 32, image_size=24, dtype=jnp.bfloat16)
+  variables = init_shapes(model, shapes)
+  for leaf in jax.tree.leaves(variables):
+    assert leaf.dtype == jnp.float32
+  if network is models.QualityDiscriminator:
+    outputs = jax.eval_shape(model.apply, variables, *abstract(shapes))
+  else:
+    outputs = jax.eval_shape(
+      lambda v, *x: model.apply(v, *x, train=True, mutable=["batch_stats"]),
+      variables,
+      *abstract(shapes),
+    )
+  for leaf in jax.tree.leaves(outputs):
+    assert leaf.dtype == jnp.float32
+  # Inside it is not.
+  text = str(jax.make_jaxpr(model.apply)(variables, *abstract(shapes)))
+  convolutions = [t for t in text.splitlines() if "conv_general_dilated" in t]
+  assert convolutions and all("bf16" in t for t in convolutions)
+
+
+def test_bfloat16_is_near_float32():
+  shapes_of, _ = NETWORKS[models.SyncExpert]
+  shapes = shapes_of(24)
+  model = models.SyncExpert(width=1 / 8, image_size=24)
+  variables = random_variables(model, shapes)
+  inputs = [
+    np.random.default_rng(i).random(s, np.float32) for i, s in enumerate(shapes)
+  ]
+  expected = model.apply(variables, *inputs)
+  found = model.clone(dtype=jnp.bfloat16).apply(variables, *inputs)
+  for a, b in zip(found, expected, strict=True):
+    assert 1e-5 < np.abs(a - b).max() < 0.05
+
+
+def test_compute_dtype_is_a_known_word():
+  assert layers.compute_dtype({}) is None
+  assert layers.compute_dtype({"compute_dtype": "float32"}) is None
+  assert layers.compute_dtype({"compute_dtype": "bfloat16"}) == jnp.bfloat16
+  with pytest.raises(ValueError, match="'fp16', expected 'float32' or"):
+    layers.compute_dtype({"compute_dtype": "fp16"})
+
+
+@pytest.mark.parametrize("network", [models.SyncExpert, models.Generator])
+def test_remat_changes_no_name(network):
+  shapes_of, _ = NETWORKS[network]
+  plain, remat = (
+    init_shapes(network(width=1 / 32, image_size=24, remat=r), shapes_of(24))
+    for r in (False, True)
+  )
+  assert jax.tree.map(jnp.shape, plain) == jax.tree.map(jnp.shape, remat)
+
+
+def test_remat_changes_no_gradient():
+  """And keeps BatchNorm's statistics, of one pass."""
+  x = np.random.default_rng(0).standard_normal((4, 6, 6, 3)).astype(np.float32)
+  found = []
+  for remat in (False, True):
+    block = layers.rematerialized(layers.ConvBlock, remat)(5, 3, 1, 1)
+    variables = block.init(jax.random.key(0), x, False)
+
+    def loss_fn(params, block=block, variables=variables):
+      y, updates = block.apply(
+        {**variables, "params": params}, x, True, mutable=["batch_stats"]
+      )
+      return jnp.sum(y**2), updates
+
+    found.append(jax.grad(loss_fn, has_aux=True)(variables["params"]))
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), *found
+  )

@@ -11,12 +11,14 @@ import pytest
 from conftest import (
   STEPS,
   assert_trees_equal,
+  expert_config,
   gan_config,
   untimed,
 )
 
 from configs import expert_rendered, gan_lrs2, generator_grid
 from w2l_jax import (
+  checkpoints,
   dataset,
   inference,
   input_pipeline,
@@ -113,6 +115,7 @@ def test_without_gan(gan_parts, data_dir, expert_run):
   config = gan_config(data_dir, expert_run[0], get=generator_grid.get_config)
   config.loss.mouth_weight = 3.0
   config.speech_encoder_frozen = True
+  config.ema_decay = 0.75
   state = before = train_generator.create_state(config, jax.random.key(0))
   assert state.discriminator is None
   step = jax.jit(train_generator.make_train_step(config, expert))
@@ -131,6 +134,16 @@ def test_without_gan(gan_parts, data_dir, expert_run):
     "loss", "loss_l1", "loss_l1_mouth", "loss_sync", "sync_weight",
     "grad_norm", "param_norm",
   }  # fmt: skip
+  jax.tree.map(
+    lambda average, old, new: np.testing.assert_allclose(
+      average, 0.75 * old + 0.25 * new, rtol=1e-5, atol=1e-7
+    ),
+    state.ema_params,
+    before.generator.params,
+    state.generator.params,
+  )
+  assert state.variables(ema=True)["params"] is state.ema_params
+  assert state.variables(ema=False) == state.generator.variables
   l1 = (terms["loss_l1"] + 3 * terms["loss_l1_mouth"]) / 4
   np.testing.assert_allclose(
     terms["loss"], 0.01 * terms["loss_sync"] + 0.99 * l1, rtol=1e-5
@@ -548,6 +561,23 @@ def test_long_gradients_are_shortened():
   np.testing.assert_allclose(opt_state[1][0].mu["a"] / 0.5, 0.3, rtol=1e-6)
 
 
+def test_the_average_is_read_where_asked(gan_run, tmp_path):
+  workdir, state = gan_run
+  _, _, config = checkpoints.describe(workdir)
+  with pytest.raises(checkpoints.CheckpointError, match="ema_decay is 0"):
+    inference.load_generator(workdir, ema=True)
+  config["ema_decay"] = 0.9
+  average = jax.tree.map(lambda x: 2 * x, state.generator.params)
+  store = checkpoints.CheckpointStore(str(tmp_path), 1)
+  store.save(4, state.replace(ema_params=average), config)
+  store.close()
+  variables, _ = inference.load_generator(str(tmp_path), ema=True)
+  assert_trees_equal(variables["params"], average)
+  assert_trees_equal(variables["batch_stats"], state.generator.batch_stats)
+  variables, _ = inference.load_generator(str(tmp_path))
+  assert_trees_equal(variables["params"], state.generator.params)
+
+
 def test_sync_weight_rule():
   """One way, by the validation sync loss against the threshold."""
   config = gan_lrs2.get_config("tiny")
@@ -588,3 +618,49 @@ def test_silent_windows_do_not_count(gan_parts):
   mel[1] = -4.0
   mask = train_generator._judged(expert)(mel)
   np.testing.assert_array_equal(mask, [1, 0, 1, 1])
+
+
+@pytest.mark.slow  # Compiles four programs.
+@pytest.mark.parametrize("stage", ["expert", "generator"])
+def test_parts_of_a_batch_give_the_mean_of_their_gradients(gan_parts, stage):
+  """Each part is normalised by itself, as a batch of that size is."""
+  config, expert, variables, batch = gan_parts
+  config = config.copy_and_resolve_references()
+  module, extra = train_generator, (expert,)
+  if stage == "expert":
+    config = expert_config(config.data.dir)
+    module, extra = train_expert, ()
+    batch = {**batch, "in_sync": np.float32([1, 0, 0, 1])}
+  else:
+    # Of parts with different numbers of speech windows.
+    batch = {**batch, "mel": np.array(batch["mel"])}
+    batch["mel"][0] = -4.0
+  frozen = {"expert": variables}
+  state = module.create_state(config, jax.random.key(0))
+
+  def gradients(parts, batch):
+    config.train.microbatches = parts
+    config.data.batch_size = len(batch["mel"])
+    step = jax.jit(module.make_train_step(config, *extra))
+    new, terms = step(state, batch, frozen)
+    network = new.expert if stage == "expert" else new.generator
+    return adam_of(network.opt_state).mu, terms
+
+  found, terms = gradients(2, batch)
+  halves = [
+    gradients(1, {k: v[i::2] for k, v in batch.items()}) for i in (0, 1)
+  ]
+  if stage == "generator":
+    # The halves' means of the sync loss weigh one and two windows alike.
+    sync = [half[1]["loss_sync"] for half in halves]
+    np.testing.assert_allclose(
+      terms["loss_sync"], (sync[0] + 2 * sync[1]) / 3, rtol=1e-4
+    )
+    return
+  jax.tree.map(
+    lambda whole, *parts: np.testing.assert_allclose(
+      whole, sum(parts) / 2, rtol=1e-3, atol=1e-6
+    ),
+    found,
+    *(half[0] for half in halves),
+  )

@@ -51,6 +51,11 @@ _FREE_FIELDS = (
 # In stage 2 the sync loss is switched on by an evaluation.
 _FREE_IN_STAGE_1 = (r"train\.eval_every_steps",)
 
+# Orbax's, at every checkpoint that was not evaluated: as it should be.
+logging.get_absl_logger().addFilter(
+  lambda record: "did not provide metrics" not in str(record.msg)
+)
+
 
 class CheckpointError(ValueError):
   """A checkpoint cannot be used; the message names it and says what to do."""
