@@ -9,26 +9,51 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import topologies
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 
-def make_mesh(batch_size: int) -> Mesh:
+def make_mesh(batch_size: int, devices=None) -> Mesh:
   """Returns the mesh of all devices of all processes.
 
   Args:
     batch_size: of the global batch.
+    devices: others than this run's.
 
   Raises:
     ValueError: if the batch does not divide by the devices.
   """
-  count = jax.device_count()
+  devices = jax.devices() if devices is None else devices
+  count = len(devices)
   if batch_size % count:
     raise ValueError(
       f"batch_size {batch_size} does not divide by the {count} devices of this "
       "run; change config.data.batch_size"
     )
   # Auto: the compiler places what the program leaves open, as jit needs.
-  return jax.make_mesh((count,), ("data",), axis_types=(AxisType.Auto,))
+  return jax.make_mesh(
+    (count,), ("data",), axis_types=(AxisType.Auto,), devices=devices
+  )
+
+
+def tpu_devices(topology: str) -> list:
+  """Returns the devices of a TPU slice that need not be there.
+
+  Args:
+    topology: "v5e:2x4", as libtpu names it.
+
+  Raises:
+    RuntimeError: if there is no libtpu, or it does not know the topology.
+  """
+  try:
+    found = topologies.get_topology_desc(platform="tpu", topology_name=topology)
+  except Exception as e:  # noqa: BLE001 (libtpu raises whatever it likes)
+    raise RuntimeError(
+      f"{topology}: libtpu does not describe it "
+      f"({' '.join(str(e).split())[:200]}). It is installed by: pip install "
+      '"jax[tpu]"'
+    ) from e
+  return list(found.devices)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
