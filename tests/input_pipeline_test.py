@@ -257,11 +257,6 @@ def test_train_batches_follow_the_config(split):
 # --- Errors ------------------------------------------------------------------
 
 
-def test_a_batch_that_does_not_divide(split):
-  with pytest.raises(ValueError, match="6 does not divide by 4 processes"):
-    batches(split, "expert", process_count=4)
-
-
 @pytest.mark.parametrize("stage", STAGES)
 def test_nothing_usable_raises_at_once(split, stage):
   specs = [WindowSpec(frames=1000)]

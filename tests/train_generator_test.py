@@ -516,7 +516,7 @@ def test_the_sync_weight_on_restart(tmp_path):
   def run(num_steps):
     return train_loop.run(
       workdir=str(tmp_path),
-      config={},
+      config=checkpoints.to_plain(config),
       schedule=ml_collections.ConfigDict(
         {
           "num_steps": num_steps,

@@ -76,11 +76,20 @@ def test_phases_begin_where_they_should(tmp_path):
 
 
 def test_nan_stops(data_dir, tmp_path):
-  """A loss that is not finite stops the run; what was saved is finite."""
+  """A loss that is not finite stops the run; what was saved is finite.
+
+  What went wrong is kept for whoever looks for the reason.
+  """
   config = expert_config(data_dir)
   config.optimizer.learning_rate = float("nan")
   with pytest.raises(train_loop.TrainingError, match="NaN or infinite at step"):
     train_expert.train_and_evaluate(config, str(tmp_path))
+  kept = tmp_path / "post_mortem"
+  with np.load(kept / "batch_of_process_0.npz") as batch:
+    assert batch["frames"].shape == (4, 5, 24, 24, 3)
+  assert checkpoints.is_begun(str(kept))
+  figures = json.loads((kept / "metrics.json").read_text())
+  assert not np.isfinite(figures["param_norm"])
   state = train_expert.create_state(config, jax.random.key(0))
   store = checkpoints.CheckpointStore(str(tmp_path), 3)
   if store.latest_step() is not None:
@@ -100,7 +109,7 @@ from configs import expert_grid, generator_grid
 from w2l_jax import train_expert, train_generator, sharding, dataset
 from w2l_jax import input_pipeline
 flags.FLAGS.mark_as_parsed()
-data_dir, expert_dir, out = sys.argv[1:]
+data_dir, expert_dir, out, *stages = sys.argv[1:]
 assert jax.device_count() == 4
 split = dataset.Split(dataset.builder_dir(data_dir, 24), "train")
 variables, expert = train_expert.load_frozen(expert_dir)
@@ -109,6 +118,8 @@ for stage, get, module in (
   ("expert", expert_grid.get_config, train_expert),
   ("generator", generator_grid.get_config, train_generator),
 ):
+  if stage not in stages:
+    continue
   config = get("tiny")
   config.data.batch_size = 8
   config.optimizer.clip_norm = 0.0
@@ -138,7 +149,11 @@ json.dump(results, open(out, "w"))
 """
 
 
-def test_one_and_four_devices_agree(data_dir, expert_run, tmp_path):
+@pytest.mark.parametrize(
+  "stage",
+  ["expert", pytest.param("generator", marks=pytest.mark.slow)],
+)
+def test_one_and_four_devices_agree(stage, data_dir, expert_run, tmp_path):
   """Losses, gradients and BatchNorm statistics of the same global batch."""
   script = tmp_path / "devices.py"
   script.write_text(textwrap.dedent(DEVICES_SCRIPT))
@@ -149,7 +164,7 @@ def test_one_and_four_devices_agree(data_dir, expert_run, tmp_path):
     "PYTHONPATH": os.getcwd(),
   }
   subprocess.run(
-    [sys.executable, script, data_dir, expert_run[0], out],
+    [sys.executable, script, data_dir, expert_run[0], out, stage],
     env=environment,
     check=True,
     timeout=280,
