@@ -155,6 +155,7 @@ def config_of(workdir):
   return ml_collections.ConfigDict(checkpoints.describe(workdir)[2])
 
 
+@pytest.mark.slow  # A minute; in `make test` when there is room for it.
 def test_two_processes_are_as_one(expert_run, data_dir, tmp_path):
   """The same global batches give the same figures, to rounding.
 
