@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from configs import expert_lrs2, gan_lrs2
-from launch import compile_ahead
-from w2l_jax import sharding
+from w2l_jax import compile_ahead, sharding
 
 
 def configs(get, **fields):

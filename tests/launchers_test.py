@@ -35,7 +35,7 @@ def test_slurm_requeues_what_was_stopped(tmp_path):
   fake(
     tmp_path,
     "srun",
-    f'echo "$@" > {said}; trap "exit 0" TERM; sleep 30 & wait',
+    f'trap "exit 0" TERM; echo "$@" > {said}; sleep 30 & wait',
   )
   fake(tmp_path, "scontrol", f'echo "$@" >> {said}')
   environment = {
@@ -109,12 +109,10 @@ def test_the_jobset_is_one_process_a_host():
   pod = spec["template"]["spec"]
   (container,) = pod["containers"]
   # Its flags are launch.train's.
-  from launch import distributed, train
+  from launch import train
 
   assert container["command"][:3] == ["python", "-m", "launch.train"]
   for flag in container["command"][3:]:
     name = flag.split("=")[0].removeprefix("--")
     assert name.startswith("config") or name in train.flags.FLAGS, flag
-  assert distributed and container["resources"]["limits"] == {
-    "google.com/tpu": 4
-  }
+  assert container["resources"]["limits"] == {"google.com/tpu": 4}

@@ -18,6 +18,7 @@ LAYERS = [
   {"input_pipeline", "train_loop", "inference"},
   {"train_expert", "samples"},
   {"train_generator"},
+  {"compile_ahead"},
 ]  # fmt: skip
 # Top-level packages that only the named modules may import.
 HOMES = {

@@ -1,13 +1,16 @@
 """What goes wrong in Wav2Lip trainings, recognised in their figures.
 
 Pure functions of the lines of metrics.jsonl: the training loop calls
-`diagnose` after every log, and it can be called on any run's figures later.
+`diagnose` after every log and evaluation, and it can be called on any run's
+figures later.  Non-finite values are train_loop.py's matter: they stop the run.
 """
 
 from collections.abc import Callable
 
 import numpy as np
 
+# The last so many lines are looked at.
+_LINES = 2000
 # ln 2: the cosine BCE of an expert that says 0.5 to everything.
 _CHANCE_BCE = float(np.log(2))
 # 2 ln 2: the loss of a discriminator that says 0.5 to everything.
@@ -139,5 +142,6 @@ def diagnose(lines: list[dict], config: dict) -> dict[str, str]:
     lines: of metrics.jsonl, in order.
     config: of the run.
   """
+  lines = lines[-_LINES:]
   found = {name: rule(lines, config) for name, rule in _RULES.items()}
   return {name: text for name, text in found.items() if text}

@@ -91,8 +91,8 @@ def run(
   Args:
     workdir: for checkpoints, metrics and samples; already claimed.
     config: saved with each checkpoint.
-    schedule: has num_steps, log_every_steps, eval_every_steps,
-      save_every_steps and keep.
+    schedule: config.train: num_steps, log_every_steps, eval_every_steps,
+      save_every_steps, keep, best_metric and best_mode.
     mesh: of the run.
     state: the initial state, replicated; has a `step`.
     frozen: variables of networks that are used and not trained.
@@ -144,6 +144,14 @@ def run(
   asked: collections.deque = collections.deque()
   waited, started = 0.0, time.monotonic()
 
+  def tell(line):
+    """Says once what the figures show to be wrong."""
+    lines.append(line)
+    for name, text in diagnose(lines, config).items():
+      if main and name not in told:
+        progress.write(f"warning: {text}")
+        told.add(name)
+
   def log(step):
     """Writes the means since the last time; stops on NaN."""
     nonlocal waited, started
@@ -174,7 +182,7 @@ def run(
     means["time/steps_per_second"] = len(values) / seconds
     means["time/waiting_for_data"] = waited / seconds
     writer.write(step, means)
-    lines.append({"step": step, **means})
+    tell({"step": step, **means})
     progress.set_postfix_str(
       " ".join(
         f"{k.removeprefix('train/')}={v:.4g}"
@@ -214,6 +222,8 @@ def run(
       # Two steps ahead are enough to keep the device busy; more would only
       # delay logs and stop requests.
       ahead = 0 if block else 2
+      if block:
+        jax.block_until_ready(state)  # On all devices: "stop" is read from one.
       stop = len(asked) > ahead and bool(asked.popleft())
       progress.update()
       last = step == schedule.num_steps
@@ -224,7 +234,7 @@ def run(
         log(step)
         results = evaluate(state, frozen, writer)
         writer.write(step, results)
-        lines.append({"step": step, **results})
+        tell({"step": step, **results})
         # Not at a last step out of turn: more steps may follow later, and the
         # run must then be as if it had been that long from the start.
         if step % schedule.eval_every_steps == 0:
@@ -234,10 +244,6 @@ def run(
           + ", ".join(f"{k} {v:.4f}" for k, v in results.items())
         )
         started = time.monotonic()
-        for name, text in diagnose(lines, config).items():
-          if main and name not in told:
-            progress.write(f"warning: {text}")
-            told.add(name)
       if (
         last
         or stop
