@@ -27,6 +27,7 @@ from w2l_jax import (
   train_generator,
   weight_files,
 )
+from w2l_jax.checkpoint_store import CheckpointStore
 from w2l_jax.train_state import make_optimizer, with_adam
 
 # PyTorch's name: (ours, its module, its inputs).
@@ -48,6 +49,9 @@ _INPUT = flags.DEFINE_string(
 _OUTPUT = flags.DEFINE_string(
   "output", None, "File of weights, or a new workdir.", required=True
 )
+_EMA = flags.DEFINE_bool(
+  "ema", False, "The moving average of the params, without Adam's state."
+)
 
 
 def _full_config(config: dict, stage: str) -> dict:
@@ -56,7 +60,7 @@ def _full_config(config: dict, stage: str) -> dict:
   return {**checkpoints.to_plain(original.get_config()), **config}
 
 
-def convert(network: str, source: str, target: str) -> None:
+def convert(network: str, source: str, target: str, ema: bool = False) -> None:
   """Converts one network; see the module's docstring.
 
   Raises:
@@ -77,8 +81,8 @@ def convert(network: str, source: str, target: str) -> None:
   )
   variables, adam = jax.device_get(
     (
-      checkpoints.load_variables(source, name, abstract),
-      checkpoints.load_adam(source, name, abstract),
+      checkpoints.load_variables(source, name, abstract, ema),
+      None if ema else checkpoints.load_adam(source, name, abstract),
     )
   )
   if "logit_scale" in variables["params"]:  # PyTorch's file has none.
@@ -105,7 +109,7 @@ def convert(network: str, source: str, target: str) -> None:
       tx = make_optimizer(**config[checkpoints.optimizer_field(name)])
       opt_state = with_adam(tx.init(variables["params"]), adam)
       variables = {**variables, "opt_state": opt_state}
-    store = checkpoints.CheckpointStore(target, keep=1)
+    store = CheckpointStore(target, keep=1)
     store.save(0, {name: variables}, config)
     store.close()
 
@@ -116,7 +120,7 @@ def main(argv):
   if len(argv) > 1:
     raise app.UsageError(f"unexpected argument {argv[1]!r}; flags are --name=")
   try:
-    convert(_NETWORK.value, _INPUT.value, _OUTPUT.value)
+    convert(_NETWORK.value, _INPUT.value, _OUTPUT.value, _EMA.value)
   except (
     checkpoints.CheckpointError,
     torch_checkpoint.TorchCheckpointError,

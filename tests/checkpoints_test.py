@@ -12,13 +12,14 @@ from conftest import STEPS, assert_trees_equal, expert_config, gan_config
 
 from launch import convert_checkpoint
 from w2l_jax import (
+  checkpoint_store,
   checkpoints,
   inference,
   sharding,
   train_expert,
   train_generator,
 )
-from w2l_jax.checkpoints import CheckpointError
+from w2l_jax.checkpoint_store import CheckpointError, CheckpointStore
 from w2l_jax.train_state import ExpertTrainState, NetworkState, adam_of
 
 
@@ -248,7 +249,7 @@ def test_a_network_that_a_checkpoint_does_not_hold(expert_run, tmp_path):
 @pytest.fixture
 def store(tmp_path):
   """A store of three checkpoints, whose weights are their step."""
-  found = checkpoints.CheckpointStore(str(tmp_path), 3, ("eval/loss", "min"))
+  found = CheckpointStore(str(tmp_path), 3, ("eval/loss", "min"))
   for step in (1, 2, 3):
     found.save(step, state_at(step), {"stage": "expert"})
   found.close()
@@ -304,7 +305,7 @@ def lose_the_checksums(folder):
 def test_a_damaged_newest_checkpoint(store, damage, caplog):
   """The one before it takes its place; the damaged one is kept, and told."""
   damage(store / "checkpoints" / "3" / "state")
-  again = checkpoints.CheckpointStore(str(store), 3)
+  again = CheckpointStore(str(store), 3)
   everywhere = sharding.replicated(sharding.make_mesh(4))
   with caplog.at_level("WARNING"):
     state = again.restore(state_at(0), everywhere)
@@ -315,17 +316,32 @@ def test_a_damaged_newest_checkpoint(store, damage, caplog):
   # Its number is free again.
   again.save(3, state_at(3), {"stage": "expert"})
   again.close()
-  newest = checkpoints.CheckpointStore(str(store), 3)
+  newest = CheckpointStore(str(store), 3)
   assert_trees_equal(
     jax.device_get(newest.restore(state_at(0), everywhere)), state_at(3)
   )
   newest.close()
 
 
+def test_what_one_process_cannot_read_none_takes(store, monkeypatch):
+  """Here the other process is played: it fails at step 3."""
+  answers = iter([False, True])
+  monkeypatch.setattr(
+    checkpoint_store, "all_agree", lambda yes: yes and next(answers)
+  )
+  again = CheckpointStore(str(store), 3)
+  restored = again.restore(
+    state_at(0), sharding.replicated(sharding.make_mesh(4))
+  )
+  assert int(restored.step) == 2 and again.latest_step() == 2
+  assert files_of(store / "damaged" / "3")
+  again.close()
+
+
 def test_all_checkpoints_damaged(store):
   for step in (1, 2, 3):
     truncate(store / "checkpoints" / str(step) / "state")
-  again = checkpoints.CheckpointStore(str(store), 3)
+  again = CheckpointStore(str(store), 3)
   everywhere = sharding.replicated(sharding.make_mesh(4))
   with pytest.raises(CheckpointError, match="nor can any before it"):
     again.restore(state_at(0), everywhere)
@@ -340,14 +356,14 @@ def test_the_best_is_kept(tmp_path, mode, best):
     "stage": "expert",
     "train": {"best_metric": "eval/loss", "best_mode": mode},
   }
-  store = checkpoints.CheckpointStore(str(tmp_path), 2, ("eval/loss", mode))
+  store = CheckpointStore(str(tmp_path), 2, ("eval/loss", mode))
   losses = {1: 5.0, 2: 1.0, 3: None, 4: 7.0, 5: 4.0, 6: None, 7: 6.0}
   for step, loss in losses.items():
     metrics = None if loss is None else {"eval/loss": np.float32(loss)}
     store.save(step, state_at(step), config, metrics)
   store.close()
   # Also by a run that goes on.
-  store = checkpoints.CheckpointStore(str(tmp_path), 2, ("eval/loss", mode))
+  store = CheckpointStore(str(tmp_path), 2, ("eval/loss", mode))
   store.save(8, state_at(8), config)
   store.close()
   steps = sorted(int(name) for name in os.listdir(tmp_path / "checkpoints"))
@@ -355,9 +371,23 @@ def test_the_best_is_kept(tmp_path, mode, best):
   assert checkpoints.describe(str(tmp_path))[1] == 8
   assert checkpoints.describe(str(tmp_path / "best"))[1] == best
   with pytest.raises(ValueError, match="best_mode is 'least'"):
-    checkpoints.CheckpointStore(str(tmp_path), 2, ("eval/loss", "least"))
+    CheckpointStore(str(tmp_path), 2, ("eval/loss", "least"))
 
 
 def test_no_best_yet(store):
   with pytest.raises(CheckpointError, match="there was evaluated"):
     checkpoints.describe(str(store / "best"))
+
+
+def test_an_unknown_best_metric_is_told_once(tmp_path, caplog):
+  """What evaluation gives is known only when it has been made."""
+  store = CheckpointStore(str(tmp_path), 2, ("eval/los", "min"))
+  with caplog.at_level("WARNING"):
+    for step in (1, 2):
+      store.save(step, state_at(step), {"stage": "expert"}, {"eval/loss": 1.0})
+    store.close()
+  (said,) = [
+    r.getMessage() for r in caplog.records if "eval/los'" in r.msg % r.args
+  ]
+  assert "Evaluation gives eval/loss" in said
+  assert checkpoints.is_begun(str(tmp_path))

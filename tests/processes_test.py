@@ -7,7 +7,6 @@ import json
 import os
 import random
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -22,7 +21,9 @@ from conftest import (
   untimed,
 )
 
+from launch import local_processes
 from w2l_jax import checkpoints, sharding, train_expert, train_generator
+from w2l_jax.checkpoint_store import CheckpointStore
 
 pytestmark = pytest.mark.xdist_group("trained")
 KILLS = int(os.environ.get("W2L_KILLS", "1"))
@@ -55,9 +56,7 @@ class Processes:
 
   def __init__(self, flags, count=1, folder=None):
     self.folder, self.all = folder, []
-    with socket.socket() as s:
-      s.bind(("127.0.0.1", 0))
-      port = s.getsockname()[1]
+    port = local_processes.free_port()
     for i in range(count):
       extra = []
       if count > 1:
@@ -118,7 +117,7 @@ def restored(config, workdir, stage):
   """The newest state of a workdir."""
   module = train_expert if stage == "expert" else train_generator
   state = module.create_state(config, jax.random.key(0))
-  store = checkpoints.CheckpointStore(workdir, 3)
+  store = CheckpointStore(workdir, 3)
   state = store.restore(state, sharding.replicated(sharding.make_mesh(4)))
   store.close()
   return jax.device_get(state)
@@ -209,3 +208,10 @@ def test_a_signal_to_one_process_alone(data_dir, tmp_path):
     run.all[0].send_signal(signal.SIGINT)
     assert run.wait() == [0], run.said()
   assert "SIGINT: saved step" in run.said()[0]
+
+
+def test_local_processes_all_fail_together(tmp_path, capfd):
+  """One process's error ends the run, with a status."""
+  flags = ["--config=configs/expert_grid.py:tiny", f"--workdir={tmp_path}"]
+  assert local_processes.run(2, flags) != 0
+  assert "config.data.dir is not set" in capfd.readouterr().err

@@ -17,6 +17,7 @@ from conftest import (
 )
 
 from configs import expert_rendered, gan_lrs2, generator_grid
+from launch import convert_checkpoint
 from w2l_jax import (
   checkpoints,
   dataset,
@@ -29,6 +30,7 @@ from w2l_jax import (
   train_loop,
   video,
 )
+from w2l_jax.checkpoint_store import CheckpointStore
 from w2l_jax.models import audio_encoder
 from w2l_jax.train_state import adam_of, make_optimizer
 
@@ -568,7 +570,7 @@ def test_the_average_is_read_where_asked(gan_run, tmp_path):
     inference.load_generator(workdir, ema=True)
   config["ema_decay"] = 0.9
   average = jax.tree.map(lambda x: 2 * x, state.generator.params)
-  store = checkpoints.CheckpointStore(str(tmp_path), 1)
+  store = CheckpointStore(str(tmp_path), 1)
   store.save(4, state.replace(ema_params=average), config)
   store.close()
   variables, _ = inference.load_generator(str(tmp_path), ema=True)
@@ -576,6 +578,10 @@ def test_the_average_is_read_where_asked(gan_run, tmp_path):
   assert_trees_equal(variables["batch_stats"], state.generator.batch_stats)
   variables, _ = inference.load_generator(str(tmp_path))
   assert_trees_equal(variables["params"], state.generator.params)
+  path = str(tmp_path / "average.safetensors")
+  convert_checkpoint.convert("generator", str(tmp_path), path, ema=True)
+  variables, _ = inference.load_generator(path)
+  assert_trees_equal(variables["params"], average)
 
 
 def test_sync_weight_rule():

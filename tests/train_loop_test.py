@@ -24,6 +24,7 @@ from w2l_jax import (
   train_expert,
   train_loop,
 )
+from w2l_jax.checkpoint_store import CheckpointStore
 
 
 @flax.struct.dataclass
@@ -91,7 +92,7 @@ def test_nan_stops(data_dir, tmp_path):
   figures = json.loads((kept / "metrics.json").read_text())
   assert not np.isfinite(figures["param_norm"])
   state = train_expert.create_state(config, jax.random.key(0))
-  store = checkpoints.CheckpointStore(str(tmp_path), 3)
+  store = CheckpointStore(str(tmp_path), 3)
   if store.latest_step() is not None:
     restored = store.restore(state, sharding.replicated(sharding.make_mesh(4)))
     assert all(

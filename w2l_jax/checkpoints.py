@@ -1,24 +1,21 @@
-"""Checkpoints: what a run saves and restores, and networks read from them.
+"""Workdirs and their configs, and networks read from checkpoints.
 
-A workdir holds config.json and Orbax step folders under checkpoints/; each step
-folder also carries the config, so that it can be used by itself.  Where a
+A workdir holds config.json and the step folders of checkpoint_store.py; each
+step folder also carries the config, so that it can be used by itself.  Where a
 network is read, a single file of weights (weight_files.py) will do as well.
 """
 
 import json
 import os
 import re
-import zlib
 
 import jax
 import ml_collections
-import numpy as np
 import orbax.checkpoint as ocp
-from absl import logging
 from etils import epath
-from orbax.checkpoint import checkpoint_managers
 
-from w2l_jax import torch_checkpoint, weight_files
+from w2l_jax import checkpoint_store, torch_checkpoint, weight_files
+from w2l_jax.checkpoint_store import CheckpointError
 from w2l_jax.train_state import (
   NetworkState,
   adam_of,
@@ -27,9 +24,6 @@ from w2l_jax.train_state import (
 )
 
 CONFIG_FILE = "config.json"
-_STEPS = "checkpoints"
-# Where checkpoints that cannot be read are moved: nothing is deleted.
-_DAMAGED = "damaged"
 # WORKDIR/best means the best checkpoint that a workdir has.
 _BEST = "best"
 # The stage whose checkpoints hold a network.
@@ -50,15 +44,6 @@ _FREE_FIELDS = (
 )
 # In stage 2 the sync loss is switched on by an evaluation.
 _FREE_IN_STAGE_1 = (r"train\.eval_every_steps",)
-
-# Orbax's, at every checkpoint that was not evaluated: as it should be.
-logging.get_absl_logger().addFilter(
-  lambda record: "did not provide metrics" not in str(record.msg)
-)
-
-
-class CheckpointError(ValueError):
-  """A checkpoint cannot be used; the message names it and says what to do."""
 
 
 def to_plain(config: ml_collections.ConfigDict) -> dict:
@@ -111,7 +96,8 @@ def claim_workdir(workdir: str, config: dict) -> None:
         "or give a new --workdir. The fields that differ:\n"
         + "\n".join(differing)
       )
-  write_config(path, config)
+  if jax.process_index() == 0:
+    write_config(path, config)
 
 
 def write_config(path: str, config: dict) -> None:
@@ -121,205 +107,6 @@ def write_config(path: str, config: dict) -> None:
     json.dump(config, f, indent=2, sort_keys=True)
     f.write("\n")
   os.replace(partial, path)
-
-
-class CheckpointStore:
-  """Saves a run's states in the background and restores the newest."""
-
-  def __init__(self, workdir: str, keep: int, best: tuple | None = None):
-    """Opens the store.
-
-    Args:
-      workdir: of the run.
-      keep: how many of the newest checkpoints to keep.
-      best: (name of a metric, "min" or "max"): the best checkpoint by it is
-        kept too, of those that were saved with their metrics.
-
-    Raises:
-      ValueError: if `best` has another word.
-    """
-    self._workdir = workdir
-    self._best = best
-    policies = [checkpoint_managers.LatestN(keep)]
-    if best:
-      name, mode = best
-      sign = _sign(mode)
-      policies.append(
-        checkpoint_managers.BestN(
-          get_metric_fn=lambda metrics: sign * metrics[name],
-          n=1,
-          keep_checkpoints_without_metrics=False,
-        )
-      )
-    self._options = ocp.CheckpointManagerOptions(
-      # Not max_to_keep with best_fn, which deletes the newest where it is not
-      # the best; but without best_fn no metrics are written.
-      best_fn=(lambda metrics: metrics[best[0]]) if best else None,
-      best_mode=best[1] if best else "max",
-      preservation_policy=checkpoint_managers.AnyPreservationPolicy(policies),
-      create=True,
-      cleanup_tmp_directories=True,  # What kills have left.
-    )
-    self._manager = self._open()
-
-  def _open(self):
-    return ocp.CheckpointManager(
-      os.path.abspath(os.path.join(self._workdir, _STEPS)),
-      options=self._options,
-    )
-
-  def latest_step(self) -> int | None:
-    """Returns the newest checkpoint's step, None if there is none."""
-    return self._manager.latest_step()
-
-  def save(self, step: int, state, config: dict, metrics=None) -> None:
-    """Starts saving.
-
-    Args:
-      step: of the state.
-      state: to be saved, with a checksum of every array.
-      config: of the run.
-      metrics: of an evaluation of this state, if there was one.
-    """
-    if metrics and self._best and self._best[0] in metrics:
-      metrics = {name: float(value) for name, value in metrics.items()}
-    else:
-      metrics = None
-    self._manager.save(
-      step,
-      args=ocp.args.Composite(
-        state=ocp.args.StandardSave(state),
-        config=ocp.args.JsonSave(config),
-        checksums=ocp.args.JsonSave(_checksums(state)),
-      ),
-      metrics=metrics,
-    )
-
-  def restore(self, state, sharding):
-    """Restores the newest checkpoint that can be read.
-
-    Newer ones are moved to WORKDIR/damaged, and that is told.
-
-    Args:
-      state: a state of the same structure; its values do not matter.
-      sharding: where the arrays go.
-
-    Raises:
-      CheckpointError: if none can be read.
-    """
-    abstract = jax.tree.map(
-      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), state
-    )
-    problems: dict[int, str] = {}
-    for step in sorted(self._manager.all_steps(), reverse=True):
-      try:
-        restored = self._manager.restore(
-          step,
-          args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract)),
-        ).state
-        _verify(_folder(self._workdir, step), restored)
-      except (MemoryError, jax.errors.JaxRuntimeError):
-        raise  # The machine's fault, not the checkpoint's.
-      # Damaged bytes make Orbax and TensorStore raise anything at all.
-      except Exception as e:  # noqa: BLE001
-        problems[step] = " ".join(f"{type(e).__name__}: {e}".split())[:300]
-        continue
-      if problems:
-        self._move_away(problems, step)
-      return restored
-    newest = max(problems)
-    raise CheckpointError(
-      f"{_folder(self._workdir, newest)}: cannot be restored, nor can any "
-      "before it. If the code has changed since, go on with the version that "
-      f"wrote it; else give a new --workdir ({problems[newest]})"
-    )
-
-  def _move_away(self, problems: dict[int, str], step: int) -> None:
-    """Makes `step` the newest."""
-    self._manager.close()
-    damaged = os.path.join(self._workdir, _DAMAGED)
-    for bad, problem in problems.items():
-      where = os.fspath(_folder(self._workdir, bad))
-      if jax.process_index() == 0:
-        os.makedirs(damaged, exist_ok=True)
-        target = os.path.join(damaged, str(bad))
-        number = 1
-        while os.path.exists(target):
-          number += 1
-          target = os.path.join(damaged, f"{bad}-{number}")
-        os.rename(where, target)
-        logging.warning(
-          "%s: damaged (%s); moved to %s, going on from step %d",
-          where,
-          problem,
-          target,
-          step,
-        )
-    ocp.multihost.sync_global_processes("damaged checkpoints moved")
-    self._manager = self._open()
-
-  def close(self) -> None:
-    """Waits until everything is on disk."""
-    self._manager.wait_until_finished()
-    self._manager.close()
-
-
-def _sign(mode: str) -> int:
-  if mode not in ("min", "max"):
-    raise ValueError(f"config.train.best_mode is {mode!r}, expected min or max")
-  return 1 if mode == "max" else -1
-
-
-def _folder(workdir: str, step: int) -> epath.Path:
-  return epath.Path(os.path.abspath(workdir)) / _STEPS / str(step)
-
-
-def _named_leaves(tree, prefix: str = "") -> dict:
-  """{"expert/params/audio_encoder/...": leaf} of states and of plain dicts."""
-
-  def word(key):
-    for field in ("key", "name", "idx"):
-      if hasattr(key, field):
-        return str(getattr(key, field))
-    return str(key)
-
-  return {
-    prefix + "/".join(map(word, path)): leaf
-    for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
-  }
-
-
-def _checksums(tree) -> dict[str, int]:
-  """CRC-32 of every array, over its bytes.
-
-  Orbax's files have none: a flipped bit in a weight would be read as if it had
-  been learnt.
-  """
-
-  def checksum(x):
-    if isinstance(x, jax.Array):
-      x = x.addressable_data(0)  # Replicated: every device has all of it.
-    return zlib.crc32(np.ascontiguousarray(x).view(np.uint8).data)
-
-  return {name: checksum(x) for name, x in _named_leaves(tree).items()}
-
-
-def _verify(where: epath.Path, tree) -> None:
-  """Raises a ValueError if arrays are not those that were saved."""
-  path = where / "checksums" / "metadata"
-  if not path.exists():
-    raise ValueError(f"{path} is missing")
-  saved = json.loads(path.read_text())
-  wrong = [n for n, found in _checksums(tree).items() if saved.get(n) != found]
-  if wrong:
-    raise ValueError(
-      f"{len(wrong)} arrays are not what was saved, the first is {wrong[0]}"
-    )
-
-
-def _saved_steps(workdir: epath.Path) -> list[int]:
-  steps = workdir / _STEPS
-  return ocp.utils.checkpoint_steps(steps) if steps.exists() else []
 
 
 def _find(path: str) -> tuple[epath.Path, dict]:
@@ -341,13 +128,13 @@ def _find(path: str) -> tuple[epath.Path, dict]:
       f"{', '.join(weight_files.SUFFIXES)}"
     )
   if not (where / "state").exists():
-    found = _saved_steps(where)
+    found = checkpoint_store.saved_steps(where)
     if not found:
       raise CheckpointError(
         f"{path}: holds no checkpoint; expected a workdir of launch.train that "
         "has saved one, or one of the step folders in its checkpoints/"
       )
-    where = where / _STEPS / str(max(found))
+    where = where / checkpoint_store.STEPS / str(max(found))
   config = where / "config" / "metadata"
   try:
     return where, json.loads(config.read_text())
@@ -360,13 +147,14 @@ def _find(path: str) -> tuple[epath.Path, dict]:
 def _best_folder(workdir: epath.Path) -> epath.Path:
   """Returns the step folder that is best by its config's train.best_metric."""
   found = {}
-  for step in _saved_steps(workdir):
-    where = workdir / _STEPS / str(step)
+  for step in checkpoint_store.saved_steps(workdir):
+    where = workdir / checkpoint_store.STEPS / str(step)
     path = where / "metrics" / "metrics"
     if path.exists():
       _, config = _find(os.fspath(where))
       name, mode = (config["train"][k] for k in ("best_metric", "best_mode"))
-      found[_sign(mode) * json.loads(path.read_text())[name], step] = where
+      value = json.loads(path.read_text())[name]
+      found[checkpoint_store.sign(mode) * value, step] = where
   if not found:
     raise CheckpointError(
       f"{workdir}: no checkpoint there was evaluated yet; the newest is "
@@ -407,7 +195,7 @@ def step_of(path: str) -> int | None:
 def workdir_of(path: str) -> str:
   """Returns the workdir of a checkpoint; a lone step folder is its own."""
   where, _ = _find(path)
-  lone = where.parent.name != _STEPS
+  lone = where.parent.name != checkpoint_store.STEPS
   return os.fspath(where if lone else where.parent.parent)
 
 
@@ -537,7 +325,7 @@ def start_from(
 
 def is_begun(workdir: str) -> bool:
   """Whether a run has saved anything in a workdir."""
-  return bool(_saved_steps(epath.Path(workdir)))
+  return bool(checkpoint_store.saved_steps(epath.Path(workdir)))
 
 
 def _from_weight_file(load, path: str, network: str):
@@ -580,7 +368,7 @@ def _restore_item(where: epath.Path, item: dict) -> dict:
         partial_restore=True,
       ),
     )
-    _verify(where, restored)
+    checkpoint_store.verify(where, restored)
   except (ValueError, KeyError, OSError) as e:
     raise CheckpointError(
       f"{where}: its {', '.join(item)} cannot be read at the size that its "

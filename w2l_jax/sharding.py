@@ -9,7 +9,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.experimental import topologies
+from jax.experimental import multihost_utils, topologies
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 
@@ -129,6 +129,13 @@ def stop_votes(stop: bool) -> np.ndarray:
   them at the same step, without messages of their own.
   """
   return np.full(jax.local_device_count(), stop, np.float32)
+
+
+def all_agree(yes: bool) -> bool:
+  """Whether all processes say yes; each of them must ask."""
+  if jax.process_count() == 1:
+    return yes
+  return bool(np.all(multihost_utils.process_allgather(np.asarray(yes))))
 
 
 def jit_eval_step(step: Callable, mesh: Mesh) -> Callable:

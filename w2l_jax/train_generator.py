@@ -94,7 +94,9 @@ def create_state(config, rng: jax.Array) -> GeneratorTrainState:
   )
 
 
-def _expert_sync_losses(config, expert_config, **kwargs) -> Callable:
+def _expert_sync_losses(
+  config, expert_config, dtype=None, remat: bool = False
+) -> Callable:
   """Returns sync_losses(expert_variables, batch, frames) -> values [B].
 
   The loss of each window of frames.  Which of them count: `_judged`.
@@ -102,14 +104,14 @@ def _expert_sync_losses(config, expert_config, **kwargs) -> Callable:
   Args:
     config: of stage 2.
     expert_config: that the expert was trained with.
-    **kwargs: for train_expert.make_model.
+    dtype, remat: as for train_expert.make_model.
   """
-  model = train_expert.make_model(expert_config, **kwargs)
+  model = train_expert.make_model(expert_config, dtype=dtype, remat=remat)
   contrastive = train_expert.is_contrastive(expert_config)
   frame_mel_offset = config["windows"]["frame_mel_offset"]
   # "batch" is the original: it never calls eval(), so BatchNorm normalises by
   # the generated windows themselves.
-  kwargs = (
+  mode = (
     {"train": True, "mutable": ["batch_stats"]}
     if config["expert_batch_norm"] == "batch"
     else {"train": False}
@@ -117,10 +119,10 @@ def _expert_sync_losses(config, expert_config, **kwargs) -> Callable:
 
   def sync_losses(variables, batch, frames):
     out = train_expert.embed(
-      model.apply, expert_config, variables, batch, frames, **kwargs
+      model.apply, expert_config, variables, batch, frames, **mode
     )
     # With mutable collections `apply` also returns them; they are dropped.
-    audio, face = out[0] if "mutable" in kwargs else out
+    audio, face = out[0] if "mutable" in mode else out
     if contrastive:
       # Speech a frame or two before or after must not do as well.
       shifts = np.arange(batch["frame_mels"].shape[1]) + frame_mel_offset
@@ -129,9 +131,9 @@ def _expert_sync_losses(config, expert_config, **kwargs) -> Callable:
         variables,
         network_inputs.mel_image(near),
         method="embed_audio",
-        **kwargs,
+        **mode,
       )
-      near_audio = out[0] if "mutable" in kwargs else out
+      near_audio = out[0] if "mutable" in mode else out
       return losses.contrastive_sync_losses(
         jnp.concatenate([audio, near_audio]),
         face,
@@ -318,9 +320,10 @@ def make_train_step(
 
   def train_step(state: GeneratorTrainState, batch: dict, frozen: dict):
     sync_weight = state.sync_weight if sync else 0.0
-    # Of a part's sync loss, so that the mean over parts is that of the batch.
-    whole_mels = batch["mel"][: _whole_windows(config) * parts]
-    judged_windows = jnp.maximum(jnp.sum(judged(whole_mels)), 1.0)
+    if sync:
+      # Of the batch, so that the mean of the parts' sync losses is the batch's.
+      whole_mels = batch["mel"][: _whole_windows(config) * parts]
+      judged_windows = jnp.maximum(jnp.sum(judged(whole_mels)), 1.0)
 
     def part_fn(batch_stats, part):
       part, whole = drawn_part(part)

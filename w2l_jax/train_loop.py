@@ -18,7 +18,7 @@ import numpy as np
 import tqdm
 
 from w2l_jax import sharding
-from w2l_jax.checkpoints import CheckpointStore
+from w2l_jax.checkpoint_store import CheckpointStore
 from w2l_jax.diagnostics import diagnose
 from w2l_jax.metrics import MetricWriter, NoWriter, read_metrics
 
