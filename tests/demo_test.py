@@ -11,8 +11,6 @@ from launch import demo
 from w2l_jax import video
 
 pytestmark = [
-  # Two minutes; in `make test` again when something else has become shorter.
-  pytest.mark.slow,
   pytest.mark.skipif(
     importlib.util.find_spec("espeakng_loader") is None,
     reason="no espeakng-loader wheel for this platform",

@@ -2,29 +2,15 @@
 
 import json
 import os
-import pathlib
-import subprocess
-import sys
 
-ROOT = pathlib.Path(__file__).parent.parent
-
-
-def run(module, *args):
-  """Runs a launcher from the checkout; returns (status, stdout, stderr)."""
-  done = subprocess.run(
-    [sys.executable, "-m", f"launch.{module}", *map(str, args)],
-    cwd=ROOT,
-    capture_output=True,
-    text=True,
-    timeout=280,
-  )
-  return done.returncode, done.stdout, done.stderr
+from commands import run
 
 
 def error_of(module, *args):
   """Runs a launcher that must fail without a traceback; returns its message."""
-  status, _, err = run(module, *args)
-  assert status == 1, err
+  done = run(module, *args)
+  err = done.stderr
+  assert done.returncode == 1, err
   assert "Traceback" not in err
   lines = [line for line in err.splitlines() if line.startswith("error: ")]
   assert len(lines) == 1, err
@@ -50,60 +36,58 @@ def test_train_says_what_is_missing(data_dir, tmp_path):
 
 
 def test_a_misspelt_field_is_named(data_dir, tmp_path):
-  status, _, err = run(
+  done = run(
     "train",
     "--config=configs/expert_grid.py:tiny",
     f"--config.data.dir={data_dir}",
     "--config.optimizer.learning_rte=1",
     f"--workdir={tmp_path / 'run'}",
   )
-  assert status != 0
-  assert "learning_rte" in err and "learning_rate" in err
-  assert "Traceback" not in err
+  assert done.returncode != 0
+  assert "learning_rte" in done.stderr and "learning_rate" in done.stderr
+  assert "Traceback" not in done.stderr
   assert not (tmp_path / "run").exists()
 
 
 def test_a_misspelt_config_is_named(tmp_path):
-  status, _, err = run(
+  done = run(
     "train", "--config=configs/expert_gird.py", f"--workdir={tmp_path / 'run'}"
   )
-  assert status != 0
-  assert "expert_gird" in err
-  assert "Traceback" not in err
+  assert done.returncode != 0
+  assert "expert_gird" in done.stderr
+  assert "Traceback" not in done.stderr
 
 
 def test_evaluate_expert(expert_run, tmp_path):
   out = tmp_path / "expert.json"
-  status, stdout, err = run(
-    "evaluate", f"--checkpoint={expert_run[0]}", f"--outfile={out}"
-  )
-  assert status == 0, err
+  done = run("evaluate", f"--checkpoint={expert_run[0]}", f"--outfile={out}")
+  assert done.returncode == 0, done.stderr
   report = json.loads(out.read_text())
   assert report["split"] == "test" and report["clips"] == 1
   assert report["step"] == 4
   assert 0 <= report["eval/two_way_accuracy"] <= 1
-  assert "two_way_accuracy" in stdout
+  assert "two_way_accuracy" in done.stdout
 
 
 def test_evaluate_generator(gan_run, tmp_path):
   out = tmp_path / "gan.json"
-  status, stdout, err = run(
+  done = run(
     "evaluate",
     f"--checkpoint={gan_run[0]}",
     "--split=val",
     f"--outfile={out}",
   )
-  assert status == 0, err
+  assert done.returncode == 0, done.stderr
   report = json.loads(out.read_text())
   assert report["eval/lower_l1"] > report["eval/lower_l1_copied"] > 0
-  assert "copied reference" in stdout
+  assert "copied reference" in done.stdout
   assert (tmp_path / "gan.png").exists()
 
 
 def test_lipsync(gan_run, video_folder, tmp_path):
   out = tmp_path / "out.mp4"
   clips = video_folder / "someone"
-  status, stdout, err = run(
+  done = run(
     "lipsync",
     f"--checkpoint={gan_run[0]}",
     f"--face={clips / 'clip5.mp4'}",
@@ -111,8 +95,8 @@ def test_lipsync(gan_run, video_folder, tmp_path):
     f"--outfile={out}",
     "--pads=0,10,0,0",
   )
-  assert status == 0, err
-  assert "30 frames, 1.20 s; a face was drawn in 30 of them" in stdout
+  assert done.returncode == 0, done.stderr
+  assert "30 frames, 1.20 s; a face was drawn in 30 of them" in done.stdout
   assert out.exists()
 
 
@@ -134,7 +118,7 @@ def test_lipsync_errors(expert_run, gan_run, video_folder, tmp_path):
   assert "there is no folder" in error(outfile=tmp_path / "no" / "out.mp4")
   assert os.listdir(tmp_path) == []
   # A Wav2Lip user's list: the message shows ours.
-  status, _, err = run(
+  done = run(
     "lipsync", *[f"--{k}={v}" for k, v in good.items()], "--pads", "0", "10"
   )
-  assert status != 0 and "--pads=0,10,0,0" in err
+  assert done.returncode != 0 and "--pads=0,10,0,0" in done.stderr

@@ -2,20 +2,13 @@
 
 import json
 import subprocess
-import sys
 
-from conftest import REPOSITORY, babble, talking_frames, write_video
+import commands
+from conftest import babble, talking_frames, write_video
 
 
 def prepare_data(*args: str) -> subprocess.CompletedProcess:
-  return subprocess.run(
-    [sys.executable, "-m", "launch.prepare_data", *args],
-    cwd=REPOSITORY,
-    capture_output=True,
-    text=True,
-    check=False,
-    timeout=200,
-  )
+  return commands.run("prepare_data", *args)
 
 
 def check_error(result: subprocess.CompletedProcess, *words: str) -> None:

@@ -426,9 +426,10 @@ def test_contrastive_sync_loss_of_a_batch(gan_parts, offset):
   expert = expert_rendered.get_config("tiny")
   model = train_expert.make_model(expert)
   shapes = train_expert.model_inputs(expert)
-  variables = model.init(
+  variables = jax.jit(model.init)(
     jax.random.key(0), *(np.zeros(s.shape, s.dtype) for s in shapes)
   )
+  apply = jax.jit(model.apply)
   rng = np.random.default_rng(0)
   mel = rng.uniform(-4, 4, (3, *batch["mel"].shape[1:])).astype(np.float32)
   near = rng.uniform(-4, 4, (3, *batch["frame_mels"].shape[1:]))
@@ -437,17 +438,17 @@ def test_contrastive_sync_loss_of_a_batch(gan_parts, offset):
   if offset <= 0:
     near[:, -offset] = mel
   frames = rng.random((3, *batch["frames"].shape[1:]), np.float32)
-  values = train_generator._expert_sync_losses(config, expert)(
+  values = jax.jit(train_generator._expert_sync_losses(config, expert))(
     variables, {"mel": mel, "frame_mels": near}, frames
   )
   faces = np.concatenate([frames[:, t, 12:] for t in range(5)], axis=-1)
   heard = [*mel, *(m for w in near for m in w)]
   audio = [
-    model.apply(variables, m.T[None, ..., None], faces[:1])[0][0] for m in heard
+    apply(variables, m.T[None, ..., None], faces[:1])[0][0] for m in heard
   ]
   scale = np.exp(variables["params"]["logit_scale"])
   for b in range(3):
-    _, face = model.apply(
+    _, face = apply(
       variables, mel[:1].swapaxes(1, 2)[..., None], faces[b : b + 1]
     )
     logits = scale * np.array([a @ face[0] for a in audio])

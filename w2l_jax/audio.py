@@ -8,7 +8,6 @@ import functools
 
 import librosa
 import numpy as np
-import scipy.signal
 import soxr
 
 SAMPLE_RATE = 16_000
@@ -106,6 +105,8 @@ def log_mel(
       f"the waveform has {len(waveform)} samples at 16 kHz, expected at least "
       f"{shortest}"
     )
+  import scipy.signal  # Slow to import, and training has its mel stored.
+
   emphasised = scipy.signal.lfilter([1.0, -PREEMPHASIS], [1.0], waveform)
   magnitude = np.abs(
     librosa.stft(
