@@ -103,6 +103,7 @@ def test_models_and_losses_import_little():
     "numpy",
     "w2l_jax",
     "collections",
+    "functools",
     "typing",
   }
   paths = [ROOT / "w2l_jax" / f"{m}.py" for m in ("losses", "network_inputs")]

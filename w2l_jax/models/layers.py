@@ -4,6 +4,7 @@ Convolutions, normalisation and activation live here; network shapes do not.
 Called by the network modules beside this one.
 """
 
+import functools
 from collections.abc import Callable
 
 import flax.linen as nn
@@ -33,16 +34,31 @@ def _unit_uniform(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
   return ((x >> 8).astype(jnp.float32) / 2**24).reshape(shape)
 
 
+# Flax traces a param's initialiser in every call of a network, to compare the
+# shape: under jit, each shape is traced once.
+@functools.partial(jax.jit, static_argnums=(1, 2))
+def _uniform(key: jax.Array, shape: tuple[int, ...], bound: float) -> jax.Array:
+  return (2 * _unit_uniform(key, shape) - 1) * bound
+
+
+@functools.partial(jax.jit, static_argnums=(1, 2))
+def _normal(
+  key: jax.Array, shape: tuple[int, ...], deviation: float
+) -> jax.Array:
+  uniform = jnp.maximum(_unit_uniform(key, shape), 1e-7)
+  return jax.scipy.special.ndtri(uniform) * deviation
+
+
 def uniform_init(fan_in: int) -> Callable:
   """Returns an initialiser drawing from U(-1/sqrt(fan_in), 1/sqrt(fan_in)).
 
   What PyTorch's convolutions start from, weights and biases alike, and the
   original never overrides.
   """
-  bound = 1 / np.sqrt(fan_in)
+  bound = float(1 / np.sqrt(fan_in))
 
   def init(key, shape, dtype=jnp.float32):
-    return ((2 * _unit_uniform(key, shape) - 1) * bound).astype(dtype)
+    return _uniform(key, shape, bound).astype(dtype)
 
   return init
 
@@ -54,10 +70,11 @@ def he_normal_init(fan_in: int) -> Callable:
   PyTorch's default shrinks both to a sixth of their variance.
   """
 
+  deviation = float(np.sqrt(2 / fan_in))
+
   def init(key, shape, dtype=jnp.float32):
     del dtype
-    uniform = jnp.maximum(_unit_uniform(key, shape), 1e-7)
-    return jax.scipy.special.ndtri(uniform) * np.sqrt(2 / fan_in)
+    return _normal(key, shape, deviation)
 
   return init
 
