@@ -1,6 +1,6 @@
 r"""Compiles a train step for a TPU that is not there, and says what fits.
 
-  pip install "jax[tpu]"
+  pip install -e '.[tpu]'
   python -m launch.compile_ahead --config=configs/gan_lrs2.py \
     --config.data.batch_size=512 --config.compute_dtype=bfloat16 \
     --topology=v5e:2x4

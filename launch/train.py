@@ -9,6 +9,7 @@ r"""Trains one stage; run again with the same flags, it goes on.
 Any field of the config can be set: --config.data.batch_size=32.
 """
 
+import os
 import sys
 
 import cv2
@@ -49,6 +50,10 @@ def main(argv):
     distributed.initialize()
   except distributed.DistributedError as e:
     sys.exit(f"error: {e}")
+  # A restart need not compile again.  JAX_COMPILATION_CACHE_DIR names another.
+  if not jax.config.jax_compilation_cache_dir:
+    cache = os.path.join(os.path.abspath(_WORKDIR.value), "compilation_cache")
+    jax.config.update("jax_compilation_cache_dir", cache)
   config = _CONFIG.value
   try:
     data_dir = config.data.dir

@@ -18,6 +18,8 @@ from conftest import (
   REPOSITORY,
   STEPS,
   assert_trees_equal,
+  expert_config,
+  gan_config,
   untimed,
 )
 
@@ -27,6 +29,8 @@ from w2l_jax.checkpoint_store import CheckpointStore
 
 pytestmark = pytest.mark.xdist_group("trained")
 KILLS = int(os.environ.get("W2L_KILLS", "1"))
+# Steps of the runs that are killed, where there are many kills.
+LONG = 24
 
 
 def arguments(stage, data_dir, workdir, expert=None, steps=STEPS):
@@ -123,28 +127,71 @@ def restored(config, workdir, stage):
   return jax.device_get(state)
 
 
-def test_killed_anywhere(expert_run, gan_run, data_dir, tmp_path):
+@pytest.fixture
+def uninterrupted(expert_run, gan_run, data_dir, tmp_path):
+  """{stage: (workdir, last state)} of runs to compare with.
+
+  Where there are many kills, of longer runs, which are worth killing.
+  """
+  if KILLS == 1:
+    return {"expert": expert_run, "generator": gan_run}
+  expert, gan = (
+    str(tmp_path / f"{stage}_whole") for stage in ("expert", "gan")
+  )
+  state = train_expert.train_and_evaluate(expert_config(data_dir, LONG), expert)
+  gan_state = train_generator.train_and_evaluate(
+    gan_config(data_dir, expert_run[0], LONG), gan
+  )
+  return {
+    "expert": (expert, jax.device_get(state)),
+    "generator": (gan, jax.device_get(gan_state)),
+  }
+
+
+def kill(process, workdir, moment, in_training):
+  """Kills a run after `moment` seconds, of its training or of all.
+
+  Returns:
+    What it left: the steps that are saved, whether a save was under way; None
+    if it had ended by itself.
+  """
+  steps = os.path.join(workdir, "checkpoints")
+  while in_training and process.poll() is None and not os.path.isdir(steps):
+    time.sleep(0.02)
+  try:
+    process.wait(moment)
+    return None
+  except subprocess.TimeoutExpired:
+    process.kill()
+    process.wait()
+  names = os.listdir(steps) if os.path.isdir(steps) else []
+  saving = [name for name in names if not name.isdigit()]
+  return f"{len(names) - len(saving)} steps saved, {len(saving)} being saved"
+
+
+def test_killed_anywhere(uninterrupted, expert_run, data_dir, tmp_path):
   """kill -9 at a random moment, then the same command: nothing differs."""
   rng = random.Random(int(os.environ.get("W2L_SEED", "0")))
+  num_steps = STEPS if KILLS == 1 else LONG
   seconds = {}
   for number in range(KILLS):
     stage = ("expert", "generator")[number % 2]
-    reference, state = expert_run if stage == "expert" else gan_run
+    reference, state = uninterrupted[stage]
     workdir = str(tmp_path / f"{stage}_{number}")
     os.makedirs(workdir)
-    flags = arguments(stage, data_dir, workdir, expert_run[0])
+    flags = arguments(stage, data_dir, workdir, expert_run[0], num_steps)
+    in_training = number % 4 >= 2
     # Of the time that a run of this stage takes; the first one's is a guess.
-    moment = rng.uniform(0.2, 1.0) * seconds.get(stage, 20.0)
+    longest = seconds.get(stage, 20.0) * (0.5 if in_training else 1.0)
+    moment = rng.uniform(0.0 if in_training else 0.2, 1.0) * longest
     with Processes(flags, folder=workdir) as run:
-      try:
-        run.wait(moment)
-      except subprocess.TimeoutExpired:
-        run.all[0].kill()
-        run.all[0].wait()
+      left = kill(run.all[0], workdir, moment, in_training)
     begun = time.monotonic()
     with Processes(flags, folder=workdir) as run:
       assert run.wait() == [0], run.said()
-    seconds.setdefault(stage, time.monotonic() - begun)
+    took = time.monotonic() - begun
+    seconds.setdefault(stage, took)
+    print(f"{number}: {stage}, {moment:.1f} s, {left}; then {took:.1f} s")
     config = config_of(reference)
     assert_trees_equal(restored(config, workdir, stage), state)
     assert untimed(workdir) == untimed(reference), number
