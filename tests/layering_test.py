@@ -29,7 +29,7 @@ HOMES = {
   "grain": {"w2l_jax/input_pipeline.py"},
   "torch": {"w2l_jax/torch_checkpoint.py"},
   "safetensors": {"w2l_jax/weight_files.py"},
-  "matplotlib": {"launch/demo_report.py"},
+  "matplotlib": {"launch/demo_report.py", "launch/plot_runs.py"},
   "tensorboardX": {"w2l_jax/metrics.py"},
   "ml_collections": {
     "w2l_jax/checkpoints.py",
