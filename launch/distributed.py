@@ -6,7 +6,11 @@ to be said: JAX knows their variables.  Elsewhere give --coordinator,
 JAX_NUM_PROCESSES and JAX_PROCESS_ID.
 """
 
+import contextlib
 import os
+import sys
+import traceback
+from collections.abc import Iterator
 
 import jax
 from absl import flags
@@ -32,6 +36,10 @@ _VARIABLES = {
   "coordinator": "JAX_COORDINATOR_ADDRESS",
   "num_processes": "JAX_NUM_PROCESSES",
   "process_id": "JAX_PROCESS_ID",
+}
+_OPEN_MPI = {
+  "num_processes": "OMPI_COMM_WORLD_SIZE",
+  "process_id": "OMPI_COMM_WORLD_RANK",
 }
 # Seconds without a sign of life after which a process counts as dead and the
 # others stop.
@@ -74,12 +82,17 @@ def explicit(environment) -> dict | None:
     "process_id": _PROCESS_ID.value,
   }
   given = any(value is not None for value in by_flag.values())
-  if not given and in_a_cluster(environment):
-    return None  # Some of them set a variable below for their own use.
   said = {
     name: environment.get(variable) if by_flag[name] is None else by_flag[name]
     for name, variable in _VARIABLES.items()
   }
+  if given:
+    # Open MPI 5, which JAX does not detect, numbers its processes all the same.
+    for name, variable in _OPEN_MPI.items():
+      if said[name] is None:
+        said[name] = environment.get(variable)
+  elif None in said.values() and in_a_cluster(environment):
+    return None  # Some of them set one of the variables for their own use.
   missing = [f"--{name}" for name, value in said.items() if value is None]
   if len(missing) == len(said):
     return None
@@ -124,3 +137,24 @@ def initialize() -> None:
       f"{' '.join(str(e).split())}. Give --coordinator, --num_processes and "
       "--process_id, or --distributed=off to train in this process alone"
     ) from e
+
+
+@contextlib.contextmanager
+def ending() -> Iterator[None]:
+  """Ends a process of several that has failed, at once.
+
+  An ordinary end waits for the others, which wait for this one in the middle of
+  a step: minutes pass.  They miss its signs of life, or its socket, instead.
+  """
+  try:
+    yield
+  except BaseException as e:
+    if jax.process_count() == 1 or (isinstance(e, SystemExit) and not e.code):
+      raise
+    if isinstance(e, SystemExit) and isinstance(e.code, str):
+      print(e.code, file=sys.stderr)
+    else:
+      traceback.print_exc()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(1)

@@ -4,7 +4,8 @@ r"""Trains in several processes on this machine, as a cluster would.
     --config=configs/gan_grid.py:small --workdir=runs/gan ...
 
 What follows "--" goes to launch.train.  SIGINT and SIGTERM go to all processes,
-which save and stop; where one fails, the others are ended.
+which save and stop; a second one ends them; where one fails, the others are
+ended.  Every process sees all of the machine's accelerators: this is for CPUs.
 """
 
 import signal
@@ -14,6 +15,8 @@ import sys
 import time
 
 from absl import app, flags
+
+from w2l_jax import stop_requests
 
 _COUNT = flags.DEFINE_integer("count", 2, "Processes.", lower_bound=1)
 # How long the others may take to notice by themselves that one has failed.
@@ -38,7 +41,9 @@ def run(count: int, arguments: list[str]) -> int:
         f"--coordinator=127.0.0.1:{port}",
         f"--num_processes={count}",
         f"--process_id={i}",
-      ]
+      ],
+      # A terminal's Ctrl-C reaches them once, by way of this process.
+      start_new_session=True,
     )
     for i in range(count)
   ]
@@ -49,9 +54,8 @@ def run(count: int, arguments: list[str]) -> int:
       if process.poll() is None:
         process.send_signal(number)
 
-  # A terminal's Ctrl-C reaches the processes by itself.
-  signal.signal(signal.SIGINT, signal.SIG_IGN)
-  signal.signal(signal.SIGTERM, forward)
+  for number in stop_requests.SIGNALS:
+    signal.signal(number, forward)
   failed_at = None
   while any(process.poll() is None for process in processes):
     if failed_at is None and any(process.poll() for process in processes):

@@ -21,6 +21,7 @@ from launch import distributed
 from w2l_jax import (
   checkpoints,
   dataset,
+  stop_requests,
   train_expert,
   train_generator,
   train_loop,
@@ -50,6 +51,13 @@ def main(argv):
     distributed.initialize()
   except distributed.DistributedError as e:
     sys.exit(f"error: {e}")
+  # From here on, for JAX's own handler of SIGTERM is in place now.
+  with stop_requests.collected(leave_at_once=True), distributed.ending():
+    _train()
+
+
+def _train() -> None:
+  """Trains, or leaves with one sentence."""
   # A restart need not compile again.  JAX_COMPILATION_CACHE_DIR names another.
   if not jax.config.jax_compilation_cache_dir:
     cache = os.path.join(os.path.abspath(_WORKDIR.value), "compilation_cache")
@@ -66,9 +74,6 @@ def main(argv):
     )
   try:
     state = _STAGES[config.stage](config, _WORKDIR.value)
-  except KeyboardInterrupt:
-    # During steps the loop saves and returns; this is before the first.
-    sys.exit("stopped before a step was made; there was nothing to save")
   except (
     checkpoints.CheckpointError,
     dataset.DatasetError,

@@ -323,6 +323,36 @@ def test_a_damaged_newest_checkpoint(store, damage, caplog):
   newest.close()
 
 
+@pytest.mark.parametrize("name", ["metrics/metrics", "config/metadata"])
+def test_a_damaged_note_beside_the_weights(tmp_path, name, caplog):
+  """Orbax reads all steps' metrics before it opens any."""
+  best = ("eval/loss", "min")
+  found = CheckpointStore(str(tmp_path), 3, best)
+  for step in (1, 2, 3):
+    found.save(step, state_at(step), {"stage": "expert"}, {"eval/loss": 1.0})
+  found.close()
+  os.truncate(tmp_path / "checkpoints" / "3" / name, 1)
+  with caplog.at_level("WARNING"):
+    again = CheckpointStore(str(tmp_path), 3, best)
+  assert f"{name} is no JSON" in caplog.text
+  assert again.latest_step() == 2
+  assert files_of(tmp_path / "damaged" / "3")
+  again.close()
+
+
+def test_another_best_metric_later(tmp_path):
+  found = CheckpointStore(str(tmp_path), 1, ("eval/loss", "min"))
+  found.save(1, state_at(1), {}, {"eval/loss": 1.0})
+  found.close()
+  found = CheckpointStore(str(tmp_path), 1, ("eval/accuracy", "max"))
+  found.save(2, state_at(2), {}, {"eval/accuracy": 0.5})
+  found.save(3, state_at(3), {}, {"eval/accuracy": float("nan")})
+  found.save(4, state_at(4), {}, {"eval/accuracy": 0.4})
+  found.close()
+  steps = sorted(int(p.name) for p in (tmp_path / "checkpoints").iterdir())
+  assert steps == [2, 4]
+
+
 def test_what_one_process_cannot_read_none_takes(store, monkeypatch):
   """Here the other process is played: it fails at step 3."""
   answers = iter([False, True])

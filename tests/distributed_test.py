@@ -45,6 +45,23 @@ def test_flags_come_before_variables():
   assert distributed.explicit(inside) is None
 
 
+def test_all_variables_together_win_over_a_cluster():
+  inside = {"JOB_COMPLETION_INDEX": "0", **VARIABLES}
+  assert distributed.explicit(inside)["process_id"] == 2
+
+
+def test_open_mpi_numbers_its_processes():
+  """Open MPI 5, which JAX does not detect, needs a coordinator alone."""
+  inside = {"OMPI_COMM_WORLD_SIZE": "4", "OMPI_COMM_WORLD_RANK": "3"}
+  assert distributed.explicit(inside) is None
+  with flagsaver.flagsaver(coordinator="host:1"):
+    assert distributed.explicit(inside) == {
+      "coordinator_address": "host:1",
+      "num_processes": 4,
+      "process_id": 3,
+    }
+
+
 def test_what_is_missing_is_named():
   with (
     flagsaver.flagsaver(coordinator="host:1", num_processes=2),

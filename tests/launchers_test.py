@@ -31,12 +31,20 @@ def fake(folder, name, script):
 
 
 def test_slurm_requeues_what_was_stopped(tmp_path):
-  """srun and scontrol are played; the job's time runs out."""
-  said = tmp_path / "said"
+  """Slurm's programs are played; the job's time runs out."""
+  said, srun = tmp_path / "said", tmp_path / "srun_pid"
+  # A real srun kills its processes when it gets TERM; they leave in peace when
+  # they get it themselves, from scancel.
   fake(
     tmp_path,
     "srun",
-    f'trap "exit 0" TERM; echo "$@" > {said}; sleep 30 & wait',
+    f'trap "exit 137" TERM; trap "exit 0" USR1; echo $$ > {srun}; '
+    f'echo "$@" > {said}; sleep 30 & wait',
+  )
+  fake(
+    tmp_path,
+    "scancel",
+    f'[ "$*" = "--signal=TERM 17" ] && kill -USR1 $(cat {srun})',
   )
   fake(tmp_path, "scontrol", f'echo "$@" >> {said}')
   environment = {

@@ -10,7 +10,7 @@ LAYERS = [
   {"version"},
   {"audio", "windows", "losses", "network_inputs", "sharding", "train_state",
    "metrics", "dataset", "detectors", "models", "evaluation", "accumulation",
-   "diagnostics"},
+   "diagnostics", "stop_requests"},
   {"video", "faces", "window_sampler", "torch_file"},
   {"torch_checkpoint"},
   {"weight_files", "checkpoint_store"},

@@ -24,11 +24,17 @@ from conftest import (
 )
 
 from launch import local_processes
-from w2l_jax import checkpoints, sharding, train_expert, train_generator
+from w2l_jax import (
+  checkpoints,
+  sharding,
+  stop_requests,
+  train_expert,
+  train_generator,
+)
 from w2l_jax.checkpoint_store import CheckpointStore
 
 pytestmark = pytest.mark.xdist_group("trained")
-KILLS = int(os.environ.get("W2L_KILLS", "1"))
+KILLS = int(os.environ.get("W2L_KILLS", "2"))
 # Steps of the runs that are killed, where there are many kills.
 LONG = 24
 
@@ -58,22 +64,28 @@ def arguments(stage, data_dir, workdir, expert=None, steps=STEPS):
 class Processes:
   """Processes of one run, all killed at the end."""
 
-  def __init__(self, flags, count=1, folder=None):
+  def __init__(self, flags, count=1, folder=None, extra=None, environment=None):
+    """Takes flags of all, of some ({process: flags}), variables for all."""
     self.folder, self.all = folder, []
     port = local_processes.free_port()
     for i in range(count):
-      extra = []
-      if count > 1:
-        extra = [
+      own = (extra or {}).get(i, [])
+      if count > 1 and not environment:
+        own = own + [
           f"--coordinator=127.0.0.1:{port}",
           f"--num_processes={count}",
           f"--process_id={i}",
         ]
+      variables = {
+        k: v.format(i=i, port=port) for k, v in (environment or {}).items()
+      }
       with open(self._log(i), "w") as log:
         self.all.append(
           subprocess.Popen(
-            [sys.executable, "-m", "launch.train", *flags, *extra],
+            [sys.executable, "-m", "launch.train", *flags, *own],
             cwd=REPOSITORY,
+            env={**os.environ, **variables},
+            start_new_session=True,
             stdout=log,
             stderr=subprocess.STDOUT,
           )
@@ -133,7 +145,7 @@ def uninterrupted(expert_run, gan_run, data_dir, tmp_path):
 
   Where there are many kills, of longer runs, which are worth killing.
   """
-  if KILLS == 1:
+  if KILLS == 2:
     return {"expert": expert_run, "generator": gan_run}
   expert, gan = (
     str(tmp_path / f"{stage}_whole") for stage in ("expert", "gan")
@@ -172,7 +184,7 @@ def kill(process, workdir, moment, in_training):
 def test_killed_anywhere(uninterrupted, expert_run, data_dir, tmp_path):
   """kill -9 at a random moment, then the same command: nothing differs."""
   rng = random.Random(int(os.environ.get("W2L_SEED", "0")))
-  num_steps = STEPS if KILLS == 1 else LONG
+  num_steps = STEPS if KILLS == 2 else LONG
   seconds = {}
   for number in range(KILLS):
     stage = ("expert", "generator")[number % 2]
@@ -180,10 +192,12 @@ def test_killed_anywhere(uninterrupted, expert_run, data_dir, tmp_path):
     workdir = str(tmp_path / f"{stage}_{number}")
     os.makedirs(workdir)
     flags = arguments(stage, data_dir, workdir, expert_run[0], num_steps)
-    in_training = number % 4 >= 2
+    in_training = KILLS == 2 or number % 4 >= 2
     # Of the time that a run of this stage takes; the first one's is a guess.
     longest = seconds.get(stage, 20.0) * (0.5 if in_training else 1.0)
     moment = rng.uniform(0.0 if in_training else 0.2, 1.0) * longest
+    if KILLS == 2:
+      moment = 0.0  # As soon as anything is saved.
     with Processes(flags, folder=workdir) as run:
       left = kill(run.all[0], workdir, moment, in_training)
     begun = time.monotonic()
@@ -195,6 +209,7 @@ def test_killed_anywhere(uninterrupted, expert_run, data_dir, tmp_path):
     config = config_of(reference)
     assert_trees_equal(restored(config, workdir, stage), state)
     assert untimed(workdir) == untimed(reference), number
+    assert left or KILLS > 2
 
 
 def config_of(workdir):
@@ -247,14 +262,68 @@ def test_the_others_do_not_wait_for_the_dead(data_dir, tmp_path):
 
 
 @pytest.mark.slow  # As for two processes.
-def test_a_signal_to_one_process_alone(data_dir, tmp_path):
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("number", stop_requests.SIGNALS)
+def test_a_signal_to_one_process_alone(data_dir, tmp_path, number, workers):
+  """And to all of its workers, as a terminal's Ctrl-C is."""
   workdir = str(tmp_path)
   flags = arguments("expert", data_dir, workdir, steps=100_000)
+  flags.append(f"--config.data.num_workers={workers}")
   with Processes(flags, folder=workdir) as run:
     wait_for_step(workdir, 2)
-    run.all[0].send_signal(signal.SIGINT)
+    os.killpg(run.all[0].pid, number)
+    asked = time.monotonic()
     assert run.wait() == [0], run.said()
-  assert "SIGINT: saved step" in run.said()[0]
+    print(f"{time.monotonic() - asked:.1f} s from signal to exit")
+  assert f"{number.name}: saved step" in run.said()[0]
+
+
+@pytest.mark.slow  # As for two processes.
+@pytest.mark.parametrize("victim", [0, 1])
+def test_an_error_in_one_process_ends_all(data_dir, tmp_path, victim):
+  """Soon, although an ordinary end of JAX waits for the others."""
+  workdir = str(tmp_path)
+  flags = arguments("expert", data_dir, workdir, steps=100_000)
+  extra = {victim: ["--config.data.dir=/nowhere"]}
+  with Processes(flags, count=2, folder=workdir, extra=extra) as run:
+    begun = time.monotonic()
+    statuses = run.wait(timeout=150)
+    print(f"{time.monotonic() - begun:.1f} s, statuses {statuses}")
+  assert all(statuses)
+  assert "/nowhere" in run.said()[victim]
+
+
+CLUSTERS = {
+  "Slurm": {
+    "SLURM_JOB_ID": "1{port:05d}",
+    "SLURM_STEP_ID": "0",
+    "SLURM_NTASKS": "2",
+    "SLURM_PROCID": "{i}",
+    "SLURM_LOCALID": "{i}",
+    "SLURM_STEP_NODELIST": "127.0.0.1",
+  },
+  "Open MPI": {
+    "OMPI_MCA_orte_hnp_uri": "1{port:05d}.0;tcp://127.0.0.1:{port}",
+    "OMPI_COMM_WORLD_SIZE": "2",
+    "OMPI_COMM_WORLD_RANK": "{i}",
+    "OMPI_COMM_WORLD_LOCAL_RANK": "{i}",
+  },
+}
+
+
+@pytest.mark.slow  # As for two processes.
+@pytest.mark.parametrize("cluster", CLUSTERS)
+def test_processes_of_a_cluster_find_each_other(cluster, data_dir, tmp_path):
+  """By the variables that it sets, and nothing else."""
+  workdir = str(tmp_path)
+  flags = arguments("expert", data_dir, workdir, steps=2)
+  with Processes(
+    flags, count=2, folder=workdir, environment=CLUSTERS[cluster]
+  ) as run:
+    assert run.wait() == [0, 0], run.said()
+  assert [line["step"] for line in untimed(workdir)] == [1, 2, 2]
+  said = run.said()
+  assert "2 steps;" in said[0] and "2 steps;" not in said[1]
 
 
 def test_local_processes_all_fail_together(tmp_path, capfd):

@@ -1,6 +1,7 @@
 """What a run saves: steps in Orbax's folders, each array with a checksum."""
 
 import json
+import math
 import os
 import zlib
 
@@ -51,7 +52,10 @@ class CheckpointStore:
       factor = sign(mode)
       policies.append(
         checkpoint_managers.BestN(
-          get_metric_fn=lambda metrics: factor * metrics[name],
+          # best_metric may be another than in the run's beginning.
+          get_metric_fn=lambda metrics: (
+            factor * metrics.get(name, -factor * float("inf"))
+          ),
           n=1,
           keep_checkpoints_without_metrics=False,
         )
@@ -59,13 +63,32 @@ class CheckpointStore:
     self._options = ocp.CheckpointManagerOptions(
       # Not max_to_keep with best_fn, which deletes the newest where it is not
       # the best; but without best_fn no metrics are written.
-      best_fn=(lambda metrics: metrics[best[0]]) if best else None,
+      best_fn=(lambda metrics: metrics.get(best[0], 0.0)) if best else None,
       best_mode=best[1] if best else "max",
       preservation_policy=checkpoint_managers.AnyPreservationPolicy(policies),
       create=True,
       cleanup_tmp_directories=True,  # What kills have left.
     )
+    self._set_unreadable_aside()
     self._manager = self._open()
+
+  def _set_unreadable_aside(self) -> None:
+    """Moves steps away beside which Orbax would open none."""
+    if jax.process_index() == 0:
+      for step in saved_steps(epath.Path(self._workdir)):
+        folder = step_folder(self._workdir, step)
+        for path in (
+          folder / "metrics" / "metrics",
+          folder / "config/metadata",
+        ):
+          try:
+            if path.exists():
+              json.loads(path.read_text())
+          except ValueError as e:  # Of bytes that are no UTF-8, too.
+            problem = f"{path} is no JSON: {e}"
+            logging.warning("%s", self._move(step, problem))
+            break
+    ocp.multihost.sync_global_processes("unreadable checkpoints moved")
 
   def _open(self):
     return ocp.CheckpointManager(
@@ -100,6 +123,8 @@ class CheckpointStore:
       metrics = None
     if metrics and self._best:
       metrics = {name: float(value) for name, value in metrics.items()}
+      if not math.isfinite(metrics[self._best[0]]):
+        metrics = None  # Neither better nor worse than any other.
     else:
       metrics = None
     self._manager.save(
@@ -158,26 +183,25 @@ class CheckpointStore:
   def _move_away(self, problems: dict[int, str], step: int) -> None:
     """Makes `step` the newest."""
     self._manager.close()
-    damaged = os.path.join(self._workdir, _DAMAGED)
     for bad, problem in problems.items():
-      where = os.fspath(step_folder(self._workdir, bad))
       if jax.process_index() == 0:
-        os.makedirs(damaged, exist_ok=True)
-        target = os.path.join(damaged, str(bad))
-        number = 1
-        while os.path.exists(target):
-          number += 1
-          target = os.path.join(damaged, f"{bad}-{number}")
-        os.rename(where, target)
-        logging.warning(
-          "%s: damaged (%s); moved to %s, going on from step %d",
-          where,
-          problem,
-          target,
-          step,
-        )
+        told = self._move(bad, problem)
+        logging.warning("%s, going on from step %d", told, step)
     ocp.multihost.sync_global_processes("damaged checkpoints moved")
     self._manager = self._open()
+
+  def _move(self, step: int, problem: str) -> str:
+    """Moves a damaged step to WORKDIR/damaged; returns what to tell."""
+    where = os.fspath(step_folder(self._workdir, step))
+    damaged = os.path.join(self._workdir, _DAMAGED)
+    os.makedirs(damaged, exist_ok=True)
+    target = os.path.join(damaged, str(step))
+    number = 1
+    while os.path.exists(target):
+      number += 1
+      target = os.path.join(damaged, f"{step}-{number}")
+    os.rename(where, target)
+    return f"{where}: damaged ({problem}); moved to {target}"
 
   def close(self) -> None:
     """Waits until everything is on disk."""

@@ -20,7 +20,7 @@ import functools
 import grain
 import numpy as np
 
-from w2l_jax import windows
+from w2l_jax import stop_requests, windows
 from w2l_jax.dataset import Split, decode_frames
 from w2l_jax.window_sampler import WindowSampler, WindowSpec
 
@@ -99,6 +99,15 @@ class LoadBatch(grain.transforms.Map):
     return {key: np.stack([e[key] for e in examples]) for key in examples[0]}
 
 
+def _begin_worker(index: int, count: int) -> None:
+  """Lets a worker outlive a signal to all processes of a run.
+
+  The run goes on until it has saved, and needs batches until then.
+  """
+  del index, count
+  stop_requests.ignore()
+
+
 def make_batches(
   split: Split,
   spec: WindowSpec,
@@ -139,7 +148,8 @@ def make_batches(
   )
   if num_workers:
     iterator = iterator.mp_prefetch(
-      grain.multiprocessing.MultiprocessingOptions(num_workers=num_workers)
+      grain.multiprocessing.MultiprocessingOptions(num_workers=num_workers),
+      worker_init_fn=_begin_worker,
     )
   return iter(iterator)
 

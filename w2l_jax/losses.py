@@ -67,7 +67,11 @@ def _similarities(audio, face, logit_scale) -> jax.Array:
   The scale is capped at 100, as CLIP does (Radford et al. 2021, section 2.5).
   """
   scale = jnp.exp(jnp.minimum(logit_scale, jnp.log(100.0)))
-  return scale * jnp.einsum("...wd,...vd->...wv", audio, face)
+  # Not in one bfloat16 pass, as TPUs would: the scale magnifies its rounding.
+  cosines = jnp.einsum(
+    "...wd,...vd->...wv", audio, face, precision=jax.lax.Precision.HIGHEST
+  )
+  return scale * cosines
 
 
 def contrastive_loss(

@@ -139,10 +139,19 @@ def all_agree(yes: bool) -> bool:
 
 
 def jit_eval_step(step: Callable, mesh: Mesh) -> Callable:
-  """Compiles step(variables, batch, frozen) -> outputs; nothing is donated."""
+  """Compiles step(variables, batch, frozen) -> outputs; nothing is donated.
+
+  In full float32, which on a TPU or a recent GPU is not the default: figures of
+  two runs then differ by what was learnt.
+  """
   everywhere = replicated(mesh)
+
+  def precise_step(*args):
+    with jax.default_matmul_precision("float32"):
+      return step(*args)
+
   return jax.jit(
-    step,
+    precise_step,
     in_shardings=(everywhere, _batched(mesh), everywhere),
     out_shardings=everywhere,
   )

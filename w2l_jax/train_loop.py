@@ -17,9 +17,9 @@ import jax
 import numpy as np
 import tqdm
 
-from w2l_jax import sharding
+from w2l_jax import sharding, stop_requests
 from w2l_jax.checkpoint_store import CheckpointStore
-from w2l_jax.diagnostics import diagnose
+from w2l_jax.diagnostics import Recent, diagnose
 from w2l_jax.metrics import MetricWriter, NoWriter, read_metrics
 
 
@@ -27,35 +27,11 @@ class TrainingError(RuntimeError):
   """Training cannot go on; the message says why and what to do."""
 
 
-@contextlib.contextmanager
-def _stop_requests() -> Iterator[list]:
-  """Collects SIGINT and SIGTERM; a second one takes its usual effect."""
-  received: list = []
-  previous = {}
-
-  def handler(number, frame):
-    del frame
-    received.append(number)
-    for n, old in previous.items():
-      signal.signal(n, old)
-
-  try:
-    for n in (signal.SIGINT, signal.SIGTERM):
-      previous[n] = signal.signal(n, handler)
-  except ValueError:  # Not in the main thread (a notebook, a test).
-    pass
-  try:
-    yield received
-  finally:
-    for n, old in previous.items():
-      signal.signal(n, old)
-
-
 def _save_post_mortem(
   workdir: str, step: int, state, config: dict, batch: dict, metrics: dict
 ) -> str:
   """Writes what there is of a step that went wrong; returns the folder."""
-  folder = os.path.join(workdir, "post_mortem")
+  folder = os.path.join(workdir, "post_mortem", f"step_{step}")
   os.makedirs(folder, exist_ok=True)
   process = jax.process_index()
   np.savez(os.path.join(folder, f"batch_of_process_{process}.npz"), **batch)
@@ -139,15 +115,15 @@ def run(
   block = sharding.must_block_each_step()
   iterator = batches(first_step)
   pending: list = []
-  lines, told = read_metrics(workdir) if main else [], set()
+  recent, told = Recent(read_metrics(workdir) if main else []), set()
   # Whether any process was asked to stop, of the steps still under way.
   asked: collections.deque = collections.deque()
   waited, started = 0.0, time.monotonic()
 
   def tell(line):
     """Says once what the figures show to be wrong."""
-    lines.append(line)
-    for name, text in diagnose(lines, config).items():
+    recent.add(line)
+    for name, text in diagnose(recent, config).items():
       if main and name not in told:
         progress.write(f"warning: {text}")
         told.add(name)
@@ -195,9 +171,10 @@ def run(
     waited, started = 0.0, time.monotonic()
 
   with (
+    # Until the last checkpoint is written.
+    stop_requests.collected() as stop_signals,
     contextlib.closing(store),
     contextlib.closing(writer),
-    _stop_requests() as stop_requests,
     tqdm.tqdm(
       total=schedule.num_steps,
       initial=first_step,
@@ -208,12 +185,16 @@ def run(
       mininterval=0.1 if sys.stderr.isatty() else 30.0,
     ) as progress,
   ):
+    if not sharding.all_agree(not stop_signals):
+      if main:
+        progress.write("asked to stop before a step was made")
+      return state
     progress.set_postfix_str("compiling: up to a minute on a CPU")
     for step in range(first_step + 1, schedule.num_steps + 1):
       waiting = time.monotonic()
       rows = next(iterator)
       waited += time.monotonic() - waiting
-      votes = {"stop": sharding.stop_votes(bool(stop_requests))}
+      votes = {"stop": sharding.stop_votes(bool(stop_signals))}
       batch = sharding.global_batch(mesh, {**rows, **votes})
       phase = max(first for first in compiled if first < step)
       state, metrics = compiled[phase](state, batch, frozen)
@@ -254,7 +235,7 @@ def run(
         store.save(step, state, config, results)
       if stop and not last:
         if main:
-          names = [signal.Signals(n).name for n in stop_requests]
+          names = dict.fromkeys(signal.Signals(n).name for n in stop_signals)
           progress.write(
             f"{' '.join(names) or 'asked to stop'}: saved step {step}; the "
             "same command goes on from there"
