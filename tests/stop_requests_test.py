@@ -69,12 +69,15 @@ def test_a_later_one_leaves_at_once():
   process = subprocess.Popen(
     [sys.executable, "-c", SCRIPT], stdout=subprocess.PIPE
   )
-  process.stdout.readline()
-  process.send_signal(signal.SIGTERM)
-  time.sleep(0.05)
-  process.send_signal(signal.SIGTERM)
-  with pytest.raises(subprocess.TimeoutExpired):
-    process.wait(3.1)
-  process.send_signal(signal.SIGTERM)
-  assert process.wait(10) == 128 + signal.SIGTERM
-  process.stdout.close()
+  try:
+    process.stdout.readline()
+    process.send_signal(signal.SIGTERM)
+    time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    with pytest.raises(subprocess.TimeoutExpired):
+      process.wait(3.1)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(10) == 128 + signal.SIGTERM
+  finally:
+    process.kill()
+    process.stdout.close()
