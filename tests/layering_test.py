@@ -12,7 +12,7 @@ LAYERS = [
    "metrics", "dataset", "detectors", "models", "evaluation", "accumulation",
    "diagnostics"},
   {"video", "faces", "window_sampler", "torch_file"},
-  {"torch_checkpoint"},
+  {"torch_checkpoint", "tracking"},
   {"weight_files", "checkpoint_store"},
   {"checkpoints"},
   {"input_pipeline", "train_loop", "inference"},
