@@ -157,19 +157,15 @@ def _options() -> dict:
   words = {k: f.value for k, f in _OPTIONS.items() if f.value is not None}
   if _FACES.value is not None:
     words["faces"] = _FACES.value
-  return (
-    numbers
-    | words
-    | {
-      "hold_seconds": _HOLD_SECONDS.value,
-      "smooth": _SMOOTH.value,
-      "detector": _DETECTOR.value,
-      "fps": _FPS.value,
-      "static": _STATIC.value,
-      "edit": edit,
-      "compat": _COMPAT.value,
-    }
-  )
+  return numbers | words | {
+    "hold_seconds": _HOLD_SECONDS.value,
+    "smooth": _SMOOTH.value,
+    "detector": _DETECTOR.value,
+    "fps": _FPS.value,
+    "static": _STATIC.value,
+    "edit": edit,
+    "compat": _COMPAT.value,
+  }
 
 
 def main(argv):

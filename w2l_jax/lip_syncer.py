@@ -291,7 +291,9 @@ class _Job:
     mel, opacity = self.speech.mel, np.ones(len(self._starts), np.float32)
     if self._options.silence == "heard":
       return mel, opacity
-    quiet = sources.quiet_columns(mel, self._spec.get("speech_threshold", -2.5))
+    quiet = sources.quiet_columns(
+      mel, self._spec.get("speech_threshold", -2.5)
+    )
     if self._options.silence == "closed":
       return np.where(quiet[:, None], np.float32(audio.SILENCE), mel), opacity
     # What is seen in a frame is in the middle of its window.
@@ -375,10 +377,7 @@ class _Job:
     hold = round(options.hold_seconds * self.pictures.fps)
     stretches, count, scenes = [], 0, 0
     for scene in tracking.scenes(
-      seen(),
-      detector,
-      how,
-      describe=tracking.looks if wanted is not None else None,
+      seen(), detector, how, describe=tracking.looks if wanted is not None else None
     ):
       chosen = tracking.choose(scene, who, *shape, wanted)
       for track in sorted(chosen, key=lambda t: t.start):
@@ -608,9 +607,7 @@ class LipSyncer:
     defaults = dict(self.config.get("inference", {}))
     if choices.get("compat"):
       defaults |= ORIGINAL
-    return _Job(
-      self, face, speech, Options(**{**defaults, **choices}), progress
-    )
+    return _Job(self, face, speech, Options(**{**defaults, **choices}), progress)
 
   def frames(
     self,
