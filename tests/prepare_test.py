@@ -537,7 +537,7 @@ def test_lists_and_videos_that_do_not_match_are_reported(
 
 _WITHOUT_TENSORFLOW = """
 import sys
-from data_prep import clips, isolation, prepare, sources
+from data_prep import clip_store, clips, isolation, prepare, sources
 from w2l_jax import dataset
 
 videos, output = sys.argv[1:]

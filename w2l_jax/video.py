@@ -19,6 +19,9 @@ import numpy as np
 # A frame that stays on screen longer than this is a broken time stamp, not a
 # still: converting it to a constant rate would repeat it without end.
 _LONGEST_FRAME_SECONDS = 600.0
+# Frames of more pixels than 8K are a broken header, or more than there is
+# memory for.
+_MOST_PIXELS = 8192 * 8192
 # Audio that starts this much later than the last sample ended is moved there.
 _AUDIO_GAP_SECONDS = 0.04
 
@@ -98,6 +101,14 @@ def _video_stream(container, path) -> av.video.stream.VideoStream:
   if not container.streams.video:
     raise MediaError(f"{path}: has no video stream")
   stream = container.streams.video[0]
+  width, height = stream.width or 0, stream.height or 0
+  if width * height > _MOST_PIXELS:
+    raise MediaError(
+      f"{path}: its frames are {width}x{height}, expected at most "
+      f"{_MOST_PIXELS} pixels"
+    )
+  # Also where frames turn out larger than the header says.
+  stream.codec_context.options = {"max_pixels": str(_MOST_PIXELS)}
   stream.thread_type = "AUTO"
   return stream
 
@@ -116,7 +127,7 @@ def _upright(frame: av.VideoFrame) -> np.ndarray:
 
 
 def decode_frames(
-  path: str, start: float = 0.0
+  path: str, start: float = 0.0, intact: bool = False
 ) -> Iterator[tuple[float, float, np.ndarray]]:
   """Decodes a video frame by frame.
 
@@ -124,6 +135,7 @@ def decode_frames(
     path: a video.
     start: seconds from the first frame; above 0, decoding begins with the key
       frame before, where the file can be entered there.
+    intact: a frame with damaged parts is an error; else FFmpeg fills them in.
 
   Yields:
     (time, duration, frame): seconds from the first frame, seconds it is meant
@@ -154,6 +166,10 @@ def decode_frames(
           time = last + 1 / rate
         last = time
         duration = float((frame.duration or 0) * (frame.time_base or 0))
+        if intact and frame.is_corrupt:
+          raise MediaError(
+            f"{path}: damaged: parts of frame {count} are missing"
+          )
         count += 1
         yield time, duration or 1 / rate, _upright(frame)
     except av.FFmpegError as e:
@@ -177,7 +193,7 @@ def decode_frames(
 
 
 def frames_at_rate(
-  path: str, fps: float, first: int = 0
+  path: str, fps: float, first: int = 0, intact: bool = False
 ) -> Iterator[np.ndarray]:
   """Decodes to a constant frame rate by time stamps.
 
@@ -188,12 +204,13 @@ def frames_at_rate(
     path: a video.
     fps: frames a second.
     first: the output frame to begin with; those before are hardly decoded.
+    intact: as in decode_frames.
 
   Yields:
     BGR uint8 frames.
   """
   k, previous, previous_time, end = first, None, 0.0, 0.0
-  for time, duration, frame in decode_frames(path, first / fps):
+  for time, duration, frame in decode_frames(path, first / fps, intact):
     if previous is not None:
       if time - previous_time > _LONGEST_FRAME_SECONDS:
         raise MediaError(
@@ -205,7 +222,8 @@ def frames_at_rate(
         yield previous
         k += 1
     elif time > first / fps:  # The file cannot be entered there.
-      yield from itertools.islice(frames_at_rate(path, fps), first, None)
+      all_frames = frames_at_rate(path, fps, intact=intact)
+      yield from itertools.islice(all_frames, first, None)
       return
     previous, previous_time = frame, time
     end = time + min(duration, _LONGEST_FRAME_SECONDS)
