@@ -240,7 +240,7 @@ def prepare(
   jobs = [
     Job(folder, ids[i], i, settings, clip_dir) for i in ids if i in split_of
   ]
-  with _clear_errors(output):
+  with clear_errors(output):
     os.makedirs(clip_dir, exist_ok=True)
     if beam_options is None:
       engine = functools.partial(
@@ -273,7 +273,7 @@ def prepare(
 
 
 @contextlib.contextmanager
-def _clear_errors(output: str) -> Iterator[None]:
+def clear_errors(output: str) -> Iterator[None]:
   """Says in one sentence why a folder cannot be written."""
   try:
     yield

@@ -6,13 +6,14 @@ lipsync_dataset.py's.
 
 import dataclasses
 import io
+import json
 import os
 
 import cv2
 import numpy as np
 import soundfile
 
-from w2l_jax import audio, windows
+from w2l_jax import audio, dataset, windows
 
 # Samples that belong to a frame; a record's sound is cut at whole ones.
 SAMPLES_PER_FRAME = audio.SAMPLE_RATE // windows.FPS
@@ -56,6 +57,32 @@ class Record:
   settings: str
   confidence: float
   sharpness: float
+
+
+def from_example(example: dict, settings: dict) -> Record:
+  """Makes a record of what a data set's split gives.
+
+  Args:
+    example: of w2l_jax.dataset.Split.
+    settings: of w2l_jax.dataset.preparation.
+  """
+  text, source = dataset.text, example["source"]
+  detector = text(example["detector"])
+  return Record(
+    id=text(example["id"]),
+    frames=list(example["frames"]),
+    mel=np.asarray(example["mel"]),
+    audio=bytes(example["audio"]),
+    boxes=np.asarray(example["boxes"]),
+    file=text(source["file"]),
+    start=float(source["start"]),
+    sha256=text(source["sha256"]),
+    speaker=text(example["speaker"]),
+    settings=json.dumps({**settings, "detector": detector}, sort_keys=True),
+    # Sets of an older version lack these.
+    confidence=float(example.get("confidence", np.nan)),
+    sharpness=float(example.get("sharpness", np.nan)),
+  )
 
 
 def jpeg(image: np.ndarray, quality: int) -> bytes:

@@ -49,6 +49,12 @@ class Settings:
     """Returns the settings as one line of JSON."""
     return json.dumps(dataclasses.asdict(self), sort_keys=True)
 
+  @classmethod
+  def from_dict(cls, fields: dict) -> "Settings":
+    """Makes settings of what as_json says; older ones may lack fields."""
+    tracking = faces.Tracking(**fields["tracking"])
+    return cls(**{"recipe": 1, **fields, "tracking": tracking})
+
   def key(self) -> str:
     """Returns a short hash that names these settings."""
     return hashlib.sha256(self.as_json().encode()).hexdigest()[:12]
