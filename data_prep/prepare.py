@@ -26,6 +26,7 @@ from data_prep import (
   clip_store,
   lipsync_dataset,
   records,
+  set_report,
   sources,
 )
 from data_prep.clip_store import Job, write_json
@@ -269,6 +270,7 @@ def prepare(
     for split in assigned:
       report.records[split] = len(dataset.Split(directory, split))
     write_json(report_file, dataclasses.asdict(report))
+    set_report.write(output, settings.image_size)
   return report
 
 

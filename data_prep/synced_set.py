@@ -1,7 +1,7 @@
 """A prepared data set again, with only the records that are in sync.
 
-What is in sync is sync_filter.py's matter; here records are read, and those that
-are kept are packed as prepare.py packs.
+What is in sync is sync_filter.py's matter; here records are read, and those
+that are kept are packed as prepare.py packs.
 """
 
 import collections
@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 import tqdm
 
-from data_prep import prepare, records, sync_filter
+from data_prep import prepare, records, set_report, sync_filter
 from data_prep.clip_store import write_json
 from data_prep.settings import MIN_FRAMES, Settings
 from w2l_jax import checkpoints, dataset
@@ -51,7 +51,7 @@ def filter_set(
   checkpoint = checkpoints.step_folder(checkpoint)
   features_of, config = sync_filter.make_embedder(checkpoint)
   directory = dataset.builder_dir(data_dir, config["image_size"])
-  splits = open_splits(directory)
+  splits = dataset.open_splits(directory)
   settings = dataset.preparation(directory)
   total = sum(map(len, splits.values()))
   every = -(-total // _MISMATCHED)
@@ -96,6 +96,7 @@ def filter_set(
     report = {
       "checkpoint": checkpoint,
       "data_dir": data_dir,
+      "max_shift": sync_filter.MAX_SHIFT,
       "thresholds": dataclasses.asdict(thresholds),
       "reasons": dict(
         collections.Counter(f"{row['what']}: {row['why']}" for row in rows)
@@ -110,6 +111,7 @@ def filter_set(
         f"{os.path.join(output, REPORT_FILE)} has the figures"
       )
     prepare.pack(dict(files), Settings.from_dict(settings), output)
+    set_report.write(output, config["image_size"])
   return report
 
 
@@ -123,23 +125,6 @@ def _outcome(record, sync, thresholds, audio_padding):
       return what, why, sync_filter.shift(record, sync.offset, audio_padding)
     why = "too short once shifted"
   return sync_filter.DROPPED, why, None
-
-
-def open_splits(directory: str) -> dict[str, dataset.Split]:
-  """Opens those splits of a data set that are not empty.
-
-  Raises:
-    DatasetError: if there is none, or one is damaged.
-  """
-  found = [
-    split
-    for split in dataset.SPLITS
-    if os.path.exists(dataset.index_file(directory, split))
-  ]
-  # Where none is there, opening one says why.
-  return {
-    split: dataset.Split(directory, split) for split in found or ["train"]
-  }
 
 
 def _examples(

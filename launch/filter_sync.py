@@ -3,8 +3,8 @@ r"""Keeps a data set's records that are in sync, and shifts those that can be.
   python -m launch.filter_sync --data_dir=data/mine --checkpoint=runs/expert \
     --output=data/mine_synced
 
-The expert lays each record's speech beside its faces at every offset of up to 15
-frames.  The best is the offset; how far it stands out is the confidence.
+The expert lays each record's speech beside its faces at every offset of up to
+15 frames.  The best is the offset; how far it stands out is the confidence.
 Records whose confidence could as well be that of another record's sound are
 dropped; offsets are undone.  OUTPUT/sync.json has every record's figures.
 """

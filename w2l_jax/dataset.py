@@ -148,6 +148,19 @@ class Split:
       ) from e
 
 
+def open_splits(directory: str) -> dict[str, Split]:
+  """Opens those splits of a data set that are not empty.
+
+  Raises:
+    DatasetError: if there is none, or one is damaged.
+  """
+  found = [
+    name for name in SPLITS if os.path.exists(index_file(directory, name))
+  ]
+  # Where none is there, opening one says why.
+  return {name: Split(directory, name) for name in found or SPLITS[:1]}
+
+
 def _check_shards(info: tfds.core.SplitInfo) -> None:
   """Compares every shard's number of records with what was written.
 
