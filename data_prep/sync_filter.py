@@ -87,7 +87,7 @@ def make_embedder(
   """
   variables, config = train_expert.load_frozen(checkpoint)
   model = train_expert.make_model(config)
-  spec = WindowSpec(**config["windows"])
+  spec = train_expert.window_spec(config)
 
   @jax.jit
   def embed(variables, mel, frames):
