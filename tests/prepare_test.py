@@ -24,6 +24,7 @@ from conftest import (
 )
 
 from data_prep import clips, isolation, prepare
+from data_prep import records as records_lib
 from w2l_jax import dataset
 
 SIZE = SETTINGS.image_size
@@ -503,6 +504,117 @@ def test_a_killed_run_goes_on_to_the_same_shards(
   assert contents(shards(output)) == contents(shards(data_dir))
 
 
+def test_a_lost_clip_is_set_aside_and_noted(videos, tmp_path, monkeypatch):
+  """As where a decoder crashes; touched, the file is tried again."""
+
+  def lose_one(function, jobs, workers, limit):
+    assert workers == 3
+    for job in jobs:
+      # A second for 100 kB beside what is given.
+      size = (videos / job.file).stat().st_size
+      assert limit(job) == pytest.approx(7 + size / 100_000)
+      lost = job.clip_id == "someone/clip1"
+      yield job, isolation.Lost("died") if lost else function(job)
+
+  monkeypatch.setattr(isolation, "run", lose_one)
+  output, arguments = tmp_path / "data", {"workers": 3, "clip_timeout": 7}
+  report = run(videos, output, **arguments)
+  assert report.set_aside == {
+    "someone/clip1.mp4": "died; touch the file to have it tried again"
+  }
+  assert report.made == 5
+  again = run(videos, output, **arguments)
+  assert (again.made, again.reused) == (0, 5) and again.set_aside
+  monkeypatch.setattr(isolation, "run", one_after_the_other)
+  (videos / "someone" / "clip1.mp4").touch()
+  assert run(videos, output).made == 1
+
+
+def test_an_error_of_a_kind_not_met_before_costs_one_clip(
+  videos, tmp_path, same_process, monkeypatch
+):
+  def fail(folder, file, *args):
+    if file.endswith("clip2.mp4"):
+      raise ZeroDivisionError("of a new kind")
+    return make_records(folder, file, *args)
+
+  make_records = clips.make_records
+  monkeypatch.setattr(clips, "make_records", fail)
+  report = run(videos, tmp_path / "data")
+  assert report.set_aside == {
+    "someone/clip2.mp4": "unexpected ZeroDivisionError: of a new kind"
+  }
+
+
+@pytest.mark.parametrize(
+  ("number", "why"), [(28, "the disk is full"), (30, "the file system is read")]
+)
+def test_a_full_disk_is_one_sentence(
+  videos, data_dir, splits_folder, tmp_path, same_process, monkeypatch, number,
+  why,
+):  # fmt: skip
+  def full(path, made):
+    raise OSError(number, os.strerror(number), path)
+
+  output = tmp_path / "data"
+  with monkeypatch.context() as patch:
+    patch.setattr(records_lib, "save_records", full)
+    with pytest.raises(
+      prepare.PrepareError, match=rf"cannot be written: {why}.*same command"
+    ):
+      run(videos, output, splits_folder)
+  # Nothing is noted of the clip: with room again it is made.
+  run(videos, output, splits_folder)
+  assert contents(shards(output)) == contents(shards(data_dir))
+
+
+def test_a_folder_that_cannot_be(videos, tmp_path, same_process):
+  (tmp_path / "file").touch()
+  with pytest.raises(
+    prepare.PrepareError, match="cannot be written: there is a file where"
+  ):
+    run(videos, tmp_path / "file" / "data")
+
+
+@pytest.mark.slow
+def test_ten_kills(video_folder, splits_folder, data_dir, tmp_path):
+  """Killed ten times, some while packing, it ends with the same shards."""
+  output = tmp_path / "killed"
+  rng = np.random.default_rng(10)
+  command = [
+    sys.executable, "-m", "launch.prepare_data", f"--input={video_folder}",
+    f"--output={output}", f"--splits={splits_folder}",
+    f"--image_size={SIZE}", "--workers=2",
+  ]  # fmt: skip
+
+  def progress():
+    if (output / ".packing").exists():
+      return len(CLIP_SECONDS) + 1
+    return len(list(output.glob("clips/*/*/*.json")))
+
+  reached = []
+  for kill in range(10):
+    process = subprocess.Popen(
+      command,
+      cwd=REPOSITORY,
+      stdout=subprocess.DEVNULL,
+      stderr=subprocess.DEVNULL,
+      start_new_session=True,
+    )
+    # The goal moves on: a clip further at every second kill, then the packing.
+    goal = min((kill + 1) // 2 + 1, len(CLIP_SECONDS) + 1)
+    while progress() < goal and process.poll() is None:
+      time.sleep(0.005)
+    time.sleep(float(rng.uniform(0, 0.2)))
+    os.killpg(process.pid, 9)
+    process.wait()
+    reached.append(progress())
+  assert reached[0] < reached[-1]
+  run(video_folder, output, splits_folder, workers=2)
+  assert contents(shards(output)) == contents(shards(data_dir))
+  assert not (output / ".packing").exists()
+
+
 # --- Splits ------------------------------------------------------------------
 
 
@@ -537,7 +649,7 @@ def test_lists_and_videos_that_do_not_match_are_reported(
 
 _WITHOUT_TENSORFLOW = """
 import sys
-from data_prep import clip_store, clips, isolation, prepare, sources
+from data_prep import clip_store, clips, prepare
 from w2l_jax import dataset
 
 videos, output = sys.argv[1:]
