@@ -104,13 +104,15 @@ def filter_set(
       "mismatched": [dataclasses.asdict(sync) for sync in mismatched],
       "records": rows,
     }
+    if files:
+      prepare.pack(dict(files), Settings.from_dict(settings), output)
+    # Written last: a set without it, or with another expert's, is not whole.
     write_json(os.path.join(output, REPORT_FILE), report)
     if not files:
       raise prepare.PrepareError(
         f"{data_dir}: of {total} records none is in sync by {checkpoint}; "
         f"{os.path.join(output, REPORT_FILE)} has the figures"
       )
-    prepare.pack(dict(files), Settings.from_dict(settings), output)
     set_report.write(output, config["image_size"])
   return report
 

@@ -33,6 +33,7 @@ HOMES = {
   "tensorboardX": {"w2l_jax/metrics.py"},
   "ml_collections": {
     "w2l_jax/checkpoints.py",
+    "launch/bootstrap_sync.py",
     "launch/compile_ahead.py",
     "launch/train.py",
     "launch/evaluate.py",
