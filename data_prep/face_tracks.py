@@ -93,7 +93,7 @@ class _Frames:
       yield from self._kept
       return
     kept, size = [], 0
-    for frame in video.frames_at_rate(self._path, windows.FPS):
+    for frame in video.frames_at_rate(self._path, windows.FPS, intact=True):
       if size <= _KEPT_BYTES:
         kept.append(frame)
         size += frame.nbytes
@@ -159,6 +159,8 @@ def of_video(
       f"no face in {MIN_FRAMES} frames on end ({len(seen)} of {count} frames "
       "have one)"
     )
+  if settings.faces == "largest":
+    tracks = _largest(tracks)
   for track in tracks:
     track.boxes = faces.smooth_boxes(
       track.boxes, settings.tracking.smooth_frames
@@ -172,6 +174,22 @@ def of_video(
             faces.crop(frame, box, settings.image_size), settings.jpeg_quality
           )
   return tracks
+
+
+def _largest(tracks: list[Track]) -> list[Track]:
+  """Of faces at the same time the largest: who speaks is mostly in front."""
+
+  def area(track):
+    return float(np.median(np.prod(track.boxes[:, 2:] - track.boxes[:, :2], 1)))
+
+  kept, taken = [], set()
+  for track in sorted(tracks, key=area, reverse=True):
+    frames = set(range(track.start, track.start + len(track.boxes)))
+    # Two that follow each other may overlap for some frames.
+    if 2 * len(frames & taken) <= len(frames):
+      kept.append(track)
+      taken |= frames
+  return sorted(kept, key=lambda track: track.start)
 
 
 def _given_tracks(
@@ -190,13 +208,15 @@ def _given_tracks(
     columns = [rows[name] for name in ("seconds", "x1", "y1", "x2", "y2")]
   except FileNotFoundError as e:
     raise SetAside(f"has no boxes: {path} is not there") from e
-  except (ValueError, OSError, TypeError) as e:
+  except (ValueError, IndexError, OSError) as e:
     raise SetAside(
       f"its boxes in {path} cannot be read ({e}); expected lines of numbers "
       "below seconds,x1,y1,x2,y2 and, if you like, track and score"
     ) from e
   names = rows.dtype.names
   table = np.stack(columns, axis=1)
+  if not np.isfinite(table).all():
+    raise SetAside(f"its boxes in {path} have a field that is no number")
   which = rows["track"] if "track" in names else np.zeros(len(rows))
   scores = rows["score"] if "score" in names else np.full(len(rows), np.nan)
   longest = (rules.max_missed + 1) * rules.every_frames / windows.FPS
@@ -207,7 +227,9 @@ def _given_tracks(
     gaps = np.flatnonzero(np.diff(table[mine, 0]) > longest + 1e-6)
     for part in np.split(mine, gaps + 1):
       times = table[part, 0] * windows.FPS
-      start, stop = max(0, math.ceil(times[0])), min(count, int(times[-1]) + 1)
+      # Times that are whole frames may be a rounding error beside them.
+      start = max(0, math.ceil(times[0] - 1e-6))
+      stop = min(count, math.floor(times[-1] + 1e-6) + 1)
       if start >= stop:
         continue
       span = np.arange(start, stop)

@@ -41,6 +41,13 @@ _DETECTOR = flags.DEFINE_string(
   f"Face detector: {', '.join(sorted(detectors.DETECTORS))}, yunet:FILE with "
   "YuNet's ONNX file, or boxes:FOLDER with a CSV file of boxes for each clip.",
 )
+_FACES = flags.DEFINE_enum(
+  "faces",
+  "largest",
+  ["largest", "all"],
+  "Which of several faces at the same time.  With all, filter the set by "
+  "launch.filter_sync afterwards: most are not who speaks.",
+)
 _PADDING = flags.DEFINE_enum(
   "audio_padding",
   "reflect",
@@ -78,6 +85,7 @@ def main(argv):
       clips.Settings(
         image_size=_SIZE.value,
         detector=_DETECTOR.value,
+        faces=_FACES.value,
         audio_padding=_PADDING.value,
       ),
       splits_folder=_SPLITS.value,

@@ -218,6 +218,39 @@ def test_both_records_crops_and_sound_belong_together(two_tracks):
     assert lag(kept, written[begin:end]) == 0
 
 
+def test_of_two_faces_the_larger_unless_all_are_wanted(tmp_path):
+  small, large = talking_frames(20, 7, size=160), talking_frames(20, 8)
+  frames = []
+  for a, b in zip(small, large, strict=True):
+    frame = np.full((256, 416, 3), 128, np.uint8)
+    frame[96:, :160], frame[:, 160:] = a, b
+    frames.append(frame)
+  write_video(tmp_path / "two.mp4", frames, babble(0.8, 7))
+  (record,) = make(tmp_path, "two.mp4")
+  assert (record.boxes[:, 0] > 200).all() and len(record.frames) == 20
+  everyone = dataclasses.replace(SETTINGS, faces="all")
+  records = clips.make_records(str(tmp_path), "two.mp4", "two", everyone)
+  assert sorted(r.boxes[0, 0] > 200 for r in records) == [False, True]
+  assert [r.id for r in records] == ["two", "two_1"]
+  for record in records:
+    assert 0.9 < record.confidence <= 1
+    np.testing.assert_array_equal(record.mel, records[0].mel)
+
+
+def test_long_tracks_become_records_of_equal_length(good):
+  path, _, whole = good
+  settings = dataclasses.replace(SETTINGS, max_frames=16)
+  parts = clips.make_records(str(path.parent), path.name, "hello", settings)
+  assert [len(p.frames) for p in parts] == [15, 15]
+  assert [p.id for p in parts] == ["hello", "hello_1"]
+  assert [p.start for p in parts] == [0, 15 / 25]
+  assert [*parts[0].frames, *parts[1].frames] == whole.frames
+  sound = decode_sound(path)
+  np.testing.assert_array_equal(
+    parts[1].mel, audio.log_mel(sound[15 * 640 : 30 * 640])
+  )
+
+
 def test_thirty_frames_a_second_become_twenty_five(tmp_path):
   write_video(
     tmp_path / "fast.mp4", talking_frames(45, 6), babble(1.5, 6), fps=30
