@@ -5,6 +5,7 @@ with them, prepare.py's.
 """
 
 import dataclasses
+import glob
 import hashlib
 import json
 import os
@@ -82,6 +83,9 @@ def read_status(job: Job) -> dict | None:
 def make_clip(job: Job) -> dict:
   """Makes one clip, in a process of its own, and notes how it went."""
   cv2.setNumThreads(1)  # Processes are the parallelism.
+  # What a killed run left half-written of this clip.
+  for leftover in glob.glob(f"{glob.escape(job.path)}.*.partial"):
+    os.remove(leftover)
   laps, made, reason = face_tracks.Laps(), [], None
   stamp = job.stamp()
   try:
