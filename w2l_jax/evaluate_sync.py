@@ -1,0 +1,242 @@
+"""What is asked of a judge's features: scores, curves, and a test of the judge.
+
+Features come from judges.py; which clips are judged is evaluate_split.py's and
+evaluate_videos.py's matter.
+"""
+
+import numpy as np
+
+from w2l_jax.evaluation import lse, sync_metrics
+from w2l_jax.evaluation.results import Results
+from w2l_jax.judges import Features
+
+# Frames by which the speech of real clips is moved to see whether a judge's
+# scores fall with it; "shuffled": the speech of another clip.
+SHIFTS = (0, 1, 2, 3, 5, 10)
+SHUFFLED = "shuffled"
+SCORES = (
+  "similarity",
+  "distance_in_place",
+  "confidence_in_place",
+  "lse_d",
+  "lse_c",
+)
+# Whether more is better.
+HIGHER_IS_BETTER = {
+  "similarity": True,
+  "distance_in_place": False,
+  "confidence_in_place": True,
+  "lse_d": False,
+  "lse_c": True,
+}
+
+
+def scores(
+  lips: np.ndarray,
+  speech: np.ndarray,
+  has_speech: np.ndarray,
+  max_shift: int,
+  faithful: bool,
+) -> tuple[dict[str, float], np.ndarray]:
+  """All scores of one clip's features.
+
+  Args:
+    lips, speech: [n, D].
+    has_speech: [n] bool; the similarity is over these windows, the distances
+      over all, as SyncNet's are.
+    max_shift, faithful: as in lse.
+
+  Returns:
+    ({score: figure}, the distances by shift); the similarity is NaN where no
+    window has speech.
+  """
+  found = lse.score(lips, speech, max_shift, faithful)
+  similarity = np.nan
+  if has_speech.any():
+    similarity = float(
+      sync_metrics.cosines(lips[has_speech], speech[has_speech]).mean()
+    )
+  return {
+    "similarity": similarity,
+    "distance_in_place": found.distance_in_place,
+    "confidence_in_place": found.confidence_in_place,
+    "lse_d": found.min_distance,
+    "lse_c": found.confidence,
+    "offset": float(found.offset),
+  }, found.distances
+
+
+def measure(
+  results: Results,
+  judge: str,
+  variant: str,
+  features: Features,
+  max_shift: int,
+  faithful: bool,
+) -> dict[tuple[str, str], float]:
+  """Scores one clip, adds to the curves, and returns the row's figures.
+
+  Curves, by shift in frames: JUDGE_distance, the mean distance; and of the
+  windows with speech JUDGE_similarity, and JUDGE_accuracy, how often speech is
+  nearer to its own lips than to those so many frames later.
+  """
+  found, distances = scores(
+    features.lips,
+    features.speech,
+    features.has_speech,
+    max_shift,
+    faithful,
+  )
+  results.add_to_curve(f"{judge}_distance", variant, distances)
+  by_shift = sync_metrics.shift_similarities(
+    features.lips, features.speech, max_shift, features.has_speech
+  )
+  means = [np.nanmean(s) if np.isfinite(s).any() else np.nan for s in by_shift]
+  results.add_to_curve(f"{judge}_similarity", variant, means)
+  accuracy = sync_metrics.accuracy_over_shifts(by_shift)
+  results.add_to_curve(f"{judge}_accuracy", variant, accuracy)
+  return {(f"{judge}_{name}", variant): v for name, v in found.items()}
+
+
+class ShiftTest:
+  """Whether a judge's scores of real clips fall as speech is moved away."""
+
+  def __init__(self, max_shift: int, faithful: bool):
+    self._max_shift, self._faithful = max_shift, faithful
+    self._found: dict = {}
+    self._previous: Features | None = None
+
+  def add(self, features: Features) -> None:
+    """Scores one clip with its speech moved, and with the last clip's."""
+    n = len(features)
+    for shift in SHIFTS:
+      if n - shift < 1:
+        continue
+      sides = [
+        # Speech later than the lips, and earlier: the mean of both.
+        (features.lips[: n - shift], slice(shift, n)),
+        (features.lips[shift:], slice(0, n - shift)),
+      ]
+      self._score(
+        shift,
+        [
+          (lips, features.speech[s], features.has_speech[s])
+          for lips, s in sides
+        ],
+      )
+    if self._previous is not None:
+      m = min(n, len(self._previous))
+      other = self._previous
+      self._score(
+        SHUFFLED,
+        [(features.lips[:m], other.speech[:m], other.has_speech[:m])],
+      )
+    self._previous = features
+
+  def _score(self, name, sides) -> None:
+    each = [scores(*side, self._max_shift, self._faithful)[0] for side in sides]
+    for score in SCORES:
+      value = np.mean([e[score] for e in each])
+      self._found.setdefault(score, {}).setdefault(name, []).append(value)
+
+  def means(self) -> dict[str, dict[str, float]]:
+    """Returns {score: {shift: mean over clips}}."""
+    return {
+      score: {
+        str(shift): float(np.nanmean(values))
+        if np.isfinite(values).any()
+        else float("nan")
+        for shift, values in by_shift.items()
+      }
+      for score, by_shift in self._found.items()
+    }
+
+
+def falls_until(by_shift: dict[str, float], higher_is_better: bool) -> str:
+  """Up to which of SHIFTS and SHUFFLED a score gets worse with every step.
+
+  Args:
+    by_shift: of one score of `ShiftTest.means`.
+    higher_is_better: of that score.
+
+  Returns:
+    The last shift's name; "shuffled" where it falls from end to end.
+  """
+  names = [str(s) for s in (*SHIFTS, SHUFFLED) if str(s) in by_shift]
+  for last, name in zip(names, names[1:], strict=False):
+    step = by_shift[name] - by_shift[last]
+    if not (step < 0 if higher_is_better else step > 0):
+      return last
+  return names[-1]
+
+
+class Pairs:
+  """True and wrong pairs of all clips, for the ROC of a judge.
+
+  A wrong pair is speech with lips of the same clip some frames away; each
+  window of speech brings one true pair and all wrong ones that there are.
+  """
+
+  def __init__(self, min_distance: int, max_shift: int):
+    self._min_distance, self._max_shift = min_distance, max_shift
+    self._true: list[np.ndarray] = []
+    self._wrong: list[np.ndarray] = []
+
+  def add(self, features: Features) -> None:
+    """Adds one clip's pairs."""
+    by_shift = sync_metrics.shift_similarities(
+      features.lips, features.speech, self._max_shift, features.has_speech
+    )
+    middle = self._max_shift
+    self._true.append(by_shift[middle])
+    self._wrong += [
+      values
+      for k, values in enumerate(by_shift)
+      if abs(k - middle) >= self._min_distance
+    ]
+
+  def roc(self, points: int = 200) -> dict | None:
+    """Returns {"false", "true", "area"}, thinned to some points, or None."""
+    true, wrong = (
+      np.concatenate(part) if part else np.zeros(0)
+      for part in (self._true, self._wrong)
+    )
+    true, wrong = true[np.isfinite(true)], wrong[np.isfinite(wrong)]
+    if not len(true) or not len(wrong):
+      return None
+    false_rates, true_rates = sync_metrics.roc(true, wrong)
+    area = sync_metrics.area_under_roc(false_rates, true_rates)
+    kept = np.unique(
+      np.linspace(0, len(false_rates) - 1, points).round().astype(int)
+    )
+    return {
+      "false": false_rates[kept],
+      "true": true_rates[kept],
+      "area": area,
+      "min_distance": self._min_distance,
+    }
+
+
+class JudgeTests:
+  """The two tests of every judge, on real clips."""
+
+  def __init__(self, judges: list, max_shift: int, faithful: bool, apart: int):
+    """Args as ShiftTest's and Pairs'; `apart` is the latter's min_distance."""
+    self._tests = {
+      judge.name: (ShiftTest(max_shift, faithful), Pairs(apart, max_shift))
+      for judge in judges
+    }
+
+  def add(self, judge: str, features: Features) -> None:
+    """Adds one real clip."""
+    for test in self._tests[judge]:
+      test.add(features)
+
+  def finish(self, results: Results) -> None:
+    """Puts what was found into the results."""
+    for judge, (shifts, pairs) in self._tests.items():
+      means, roc = shifts.means(), pairs.roc()
+      if means:
+        results.shift_tests[judge] = means
+      if roc:
+        results.rocs[judge] = roc
