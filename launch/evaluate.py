@@ -13,29 +13,32 @@ WORKDIR/evaluation_SPLIT (or --outdir) and prints a table.  How clips are
 scored: configs/evaluation.py; --config=configs/evaluation.py:faithful.
 """
 
+import dataclasses
 import json
 import os
 import re
 import sys
 import time
 
-import cv2
 import jax
 import ml_collections
 import numpy as np
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from launch import evaluation_table
 from w2l_jax import (
   checkpoints,
   dataset,
   evaluate_split,
+  evaluate_sync,
   evaluate_videos,
   inference,
   judges,
   metrics,
   pairs,
   sharding,
+  side_by_side,
   torch_file,
   train_expert,
   train_generator,
@@ -73,8 +76,6 @@ _EMA = flags.DEFINE_bool(
 )
 _OUTDIR = flags.DEFINE_string("outdir", None, "Folder to write.")
 
-# Sides of the clips in the report, at least.
-_SHOWN_SIDE = 192
 _ERRORS = (
   checkpoints.CheckpointError,
   dataset.DatasetError,
@@ -116,53 +117,18 @@ def _judges(expert, protocol, not_measured: dict) -> list:
   return found
 
 
-def _chosen_clips(split: dataset.Split, protocol) -> list[str]:
-  names = [dataset.text(name) for name in split.index.ids]
-  order = np.random.default_rng([protocol.seed, 0xC11]).permutation(len(names))
-  return [names[i] for i in order[: protocol.clips or None]]
+def _chosen(count: int, protocol) -> list[int]:
+  """Numbers of the clips that are scored, where they are not pairs."""
+  order = np.random.default_rng([protocol.seed, 0xC11]).permutation(count)
+  return sorted(order[: protocol.clips or None])
 
 
-def _pairs_of_split(split: dataset.Split, protocol) -> list[pairs.Pair]:
+def _chosen_pairs(names: list[str], seconds: np.ndarray, protocol) -> list:
+  """The pairs of the list, or by the seed."""
+  count = protocol.clips or None
   if protocol.pairs:
-    found = pairs.read(protocol.pairs, protocol.pairs_order)
-    return found[: protocol.clips or None]
-  names = [dataset.text(name) for name in split.index.ids]
-  seconds = split.index.num_frames / windows.FPS
-  return pairs.random_pairs(
-    names, seconds, protocol.clips or None, protocol.seed
-  )
-
-
-def _pairs_of_videos(folder: str, protocol, own: bool) -> list[pairs.Pair]:
-  """The pairs of a list, or of all videos of a folder."""
-  if protocol.pairs:
-    found = pairs.read(protocol.pairs, protocol.pairs_order)
-    return found[: protocol.clips or None]
-  names = sorted(
-    os.path.relpath(os.path.join(parent, file), folder)
-    for parent, _, files in os.walk(folder)
-    for file in files
-    if not file.startswith(".")
-  )
-  if not names:
-    raise video.MediaError(f"{folder}: has no files, expected videos")
-  if own:
-    rng = np.random.default_rng([protocol.seed, 0xC11])
-    order = rng.permutation(len(names))[: protocol.clips or None]
-    return [pairs.Pair(names[i], names[i]) for i in sorted(order)]
-  seconds = np.array([_seconds(os.path.join(folder, name)) for name in names])
-  # What is no video stays in: it is listed as a failure, not left out.
-  return pairs.random_pairs(
-    names, seconds, protocol.clips or None, protocol.seed
-  )
-
-
-def _seconds(path: str) -> float:
-  try:
-    waveform, rate = video.read_audio(path)
-    return len(waveform) / rate
-  except video.MediaError:
-    return 0.0
+    return pairs.read(protocol.pairs, protocol.pairs_order)[:count]
+  return pairs.random_pairs(names, seconds, count, protocol.seed)
 
 
 class _Shown:
@@ -172,36 +138,22 @@ class _Shown:
     self._folder = os.path.join(outdir, "clips")
     self.clips: list[dict] = []
 
-  def _path(self) -> str:
+  def _add(self, name: str, columns) -> str:
     os.makedirs(self._folder, exist_ok=True)
-    return os.path.join(self._folder, f"{len(self.clips)}.mp4")
+    path = os.path.join(self._folder, f"{len(self.clips)}.mp4")
+    self.clips.append({"name": name, "file": path, "columns": list(columns)})
+    return path
 
   def crops(self, name: str, columns: dict, waveform: np.ndarray) -> None:
-    """Writes crops [n, S, S, 3] by variant, with their speech."""
-    path = self._path()
-    times = -(-_SHOWN_SIDE // next(iter(columns.values())).shape[1])
-    with video.VideoWriter(path, windows.FPS, waveform) as writer:
-      for frames in zip(*columns.values(), strict=True):
-        picture = np.concatenate(frames, axis=1)
-        writer.write(picture.repeat(times, 0).repeat(times, 1))
-    self.clips.append({"name": name, "file": path, "columns": list(columns)})
+    """Writes crops by variant, with their speech."""
+    path = self._add(name, columns)
+    side_by_side.write_crops(path, columns.values(), waveform)
 
   def videos(self, name: str, columns: dict) -> None:
-    """Writes videos by variant; the sound is the generated or given one's."""
-    path, height = self._path(), 288
+    """Writes videos by variant; the generated or given one is heard."""
     sound = columns.get("generated", columns.get("given"))
-    waveform, rate = video.read_audio(sound)
-    with video.VideoWriter(path, windows.FPS, waveform, rate) as writer:
-      for frames in zip(
-        *(video.frames_at_rate(c, windows.FPS) for c in columns.values()),
-        strict=False,
-      ):
-        sized = [
-          cv2.resize(f, (round(f.shape[1] * height / f.shape[0]), height))
-          for f in frames
-        ]
-        writer.write(np.concatenate(sized, axis=1))
-    self.clips.append({"name": name, "file": path, "columns": list(columns)})
+    path = self._add(name, columns)
+    side_by_side.write_videos(path, columns.values(), sound)
 
 
 def _make_video(outdir: str, checkpoint: str):
@@ -226,6 +178,7 @@ def _evaluate_split(checkpoint, stage, config, protocol, shown):
     _DATA_DIR.value or config.data.dir, config.image_size
   )
   split = dataset.Split(directory, _SPLIT.value)
+  names = [dataset.text(name) for name in split.index.ids]
   mesh = sharding.make_mesh(config.data.batch_size)
   how = _protocol(protocol)
   not_measured: dict = {}
@@ -240,7 +193,7 @@ def _evaluate_split(checkpoint, stage, config, protocol, shown):
     figures = _windows_of_expert(expert[0], config, split, val, mesh)
     found = evaluate_split.evaluate_expert(
       split,
-      _chosen_clips(split, protocol),
+      [names[i] for i in _chosen(len(names), protocol)],
       _judges(expert, protocol, not_measured),
       how,
     )
@@ -255,7 +208,7 @@ def _evaluate_split(checkpoint, stage, config, protocol, shown):
     )(variables, {"expert": expert[0]})
     found = evaluate_split.evaluate_generator(
       split,
-      _pairs_of_split(split, protocol),
+      _chosen_pairs(names, split.index.num_frames / windows.FPS, protocol),
       inference.FaceGenerator(plain),
       variables,
       plain,
@@ -295,9 +248,20 @@ def _evaluate_videos(checkpoint, stage, plain, protocol, shown, outdir):
     )
   preparation = plain["preparation"]
   make = _make_video(outdir, checkpoint) if stage == "generator" else None
+  if make is None and protocol.pairs:
+    raise ValueError(
+      "--config.pairs is for videos that a generator makes: without a "
+      "generator every video of the folder is scored as it is"
+    )
+  names, seconds = evaluate_videos.list_videos(_VIDEOS.value)
+  chosen = (
+    _chosen_pairs(names, seconds, protocol)
+    if make
+    else [pairs.Pair(names[i], names[i]) for i in _chosen(len(names), protocol)]
+  )
   found = evaluate_videos.evaluate(
     _VIDEOS.value,
-    _pairs_of_videos(_VIDEOS.value, protocol, own=make is None),
+    chosen,
     make,
     evaluate_videos.VideoJudges(
       found_judges, protocol.syncnet_pictures, preparation["audio_padding"]
@@ -310,57 +274,9 @@ def _evaluate_videos(checkpoint, stage, plain, protocol, shown, outdir):
   return found, {}, {**header, "videos": _VIDEOS.value}
 
 
-def _protocol(config) -> evaluate_split.Protocol:
-  return evaluate_split.Protocol(
-    min_frames=config.min_frames,
-    max_shift=config.max_shift,
-    faithful=config.faithful,
-    roc_distance=config.roc_distance,
-    shown=config.shown,
-  )
-
-
-def _window_table(results: dict) -> str:
-  """Puts generated, real and copied figures of one kind on one line."""
-  names = [k for k in results if not k.endswith(("_real", "_copied"))]
-  suffixes = ("", "_real", "_copied")
-  rows = [("", "generated", "real", "copied reference")]
-  if not any(k.endswith("_copied") for k in results):
-    rows, suffixes = [], ("",)
-  rows += [
-    (
-      name.removeprefix("eval/"),
-      *(
-        f"{results[name + s]:.4f}" if name + s in results else "-"
-        for s in suffixes
-      ),
-    )
-    for name in names
-  ]
-  return _aligned(rows)
-
-
-def _clip_table(summary: dict) -> str:
-  """Means over clips, one line a measure, one column a variant."""
-  variants = [
-    v for v in results_lib.VARIANTS if any(v in m for m in summary.values())
-  ]
-  rows = [("", *variants)]
-  rows += [
-    (
-      measure,
-      *(f"{by[v]['mean']:.4f}" if v in by else "-" for v in variants),
-    )
-    for measure, by in summary.items()
-  ]
-  return _aligned(rows)
-
-
-def _aligned(rows) -> str:
-  return "\n".join(
-    "  ".join([row[0].ljust(28), *(cell.rjust(16) for cell in row[1:])])
-    for row in rows
-  )
+def _protocol(config) -> evaluate_sync.Protocol:
+  names = [field.name for field in dataclasses.fields(evaluate_sync.Protocol)]
+  return evaluate_sync.Protocol(**{name: config[name] for name in names})
 
 
 def _default_outdir(checkpoint: str | None) -> str:
@@ -449,9 +365,9 @@ def _run() -> None:
   print(f"{what}, {where}, on {jax.default_backend()}")
   if figures:
     print(f"\n{header['windows']} windows:")
-    print(_window_table(figures))
+    print(evaluation_table.windows(figures))
   print(f"\n{len(found.rows)} clips or face tracks:")
-  print(_clip_table(summary))
+  print(evaluation_table.clips(summary))
   if found.failures:
     print(f"\nnot scored, or not wholly ({len(found.failures)}):")
     for failure in found.failures:

@@ -73,6 +73,9 @@ $note
 <p>Means over $scored clips or face tracks; in brackets 95 % intervals by
 bootstrap over them. $variants</p>
 <div class="wide"><table>$summary</table></div>
+$caution
+<details><summary>What each measure is</summary>
+<table>$meanings</table></details>
 $windows
 <h2>Clips side by side</h2>
 $clips
@@ -86,8 +89,9 @@ $curves
 <p>Real clips with their speech moved by some frames to either side, or
 exchanged for another clip's. A score that can be believed gets worse with every
 step at first; further off it may swing around the score of exchanged speech,
-because syllables follow each other in a rhythm. LSE-D and LSE-C take the best of all shifts, so they cannot see a lag of
-up to $max_shift frames; only exchanged speech tells.</p>
+because syllables follow each other in a rhythm. LSE-D and LSE-C take the best
+of all shifts, so they cannot see a lag of up to $max_shift frames; only
+exchanged speech tells.</p>
 $shifts
 $rocs
 <h2>Not scored</h2>
@@ -219,8 +223,8 @@ def _meaning(measure: str) -> str:
 
 def _cell(value: dict) -> str:
   mean, low, high = (value.get(k, np.nan) for k in ("mean", "low", "high"))
-  text = f"{mean:.4g}"
-  return f"{text} [{low:.4g}, {high:.4g}]" if np.isfinite(low) else text
+  text = f"{mean:.3g}"
+  return f"{text} [{low:.3g}, {high:.3g}]" if np.isfinite(low) else text
 
 
 def _summary(summary: dict) -> str:
@@ -230,14 +234,28 @@ def _summary(summary: dict) -> str:
     (
       measure,
       *(_cell(by[v]) if v in by else "-" for v in variants),
-      _meaning(measure),
     )
     for measure, by in summary.items()
   ]
   numbers = tuple(range(1, len(variants) + 1))
-  return f"<tr><th>measure</th>{head}<th>what it is</th></tr>" + html_page.rows(
-    lines, numbers
+  return f"<tr><th>measure</th>{head}</tr>" + html_page.rows(lines, numbers)
+
+
+def _caution(report: dict) -> str:
+  """What a generator's scores by the expert are worth."""
+  by = report["summary"].get("expert_similarity", {})
+  if "generated" not in by or "real" not in by:
+    return ""
+  text = (
+    "The generator may have learnt from the very expert that judges it here: "
+    "such scores tell that it learnt, not how well lips and speech go together."
   )
+  if by["generated"]["mean"] > by["real"]["mean"]:
+    text += (
+      " Generated clips score higher than real ones: they please the expert "
+      "beyond what is real. Take another judge's word (--expert, SyncNet)."
+    )
+  return f"<p><b>{text}</b></p>"
 
 
 def _windows(report: dict) -> str:
@@ -331,6 +349,10 @@ def write(
       "; ".join(f"{v}: {VARIANTS[v]}" for v in variants) + "."
     ),
     summary=_summary(report["summary"]),
+    caution=_caution(report),
+    meanings=html_page.rows(
+      ((measure, _meaning(measure)) for measure in report["summary"]), ()
+    ),
     windows=_windows(report),
     clips=_clips(outdir, clips),
     curves=_curves(report["curves"]),

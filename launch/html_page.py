@@ -23,6 +23,7 @@ table { border-collapse: collapse; width: 100%; }
 td, th { text-align: left; padding: .3rem .6rem; border-bottom: 1px solid #ddd;
          vertical-align: top; }
 td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; }
+.wide td.n { white-space: nowrap; }
 .head { display: flex; flex-wrap: wrap; gap: 1rem; }
 .head div { flex: 1 1 9rem; border: 1px solid #ddd; border-radius: .4rem;
             padding: .6rem .8rem; }

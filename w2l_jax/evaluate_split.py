@@ -13,29 +13,11 @@ import tqdm
 
 from w2l_jax import dataset, evaluate_sync, inference
 from w2l_jax.evaluate_pictures import PictureMeasures
+from w2l_jax.evaluate_sync import Protocol
 from w2l_jax.evaluation.results import Results
 from w2l_jax.pairs import Pair
 
 _BESIDE = ("real", "generated", "reconstructed", "unsynced")
-
-
-@dataclasses.dataclass(frozen=True)
-class Protocol:
-  """How clips are scored (configs/evaluation.py).
-
-  Attributes:
-    min_frames: clips and face tracks of fewer are not scored.
-    max_shift: of lse, in frames.
-    faithful: of lse.
-    roc_distance: least distance in frames of the ROC's wrong pairs.
-    shown: how many clips are drawn.
-  """
-
-  min_frames: int = 20
-  max_shift: int = 15
-  faithful: bool = False
-  roc_distance: int = 5
-  shown: int = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,7 +80,7 @@ def evaluate_expert(
     protocol: how.
   """
   results, clips = Results(), _Clips(split, protocol.min_frames)
-  tests = _judge_tests(judges, protocol)
+  tests = evaluate_sync.JudgeTests(judges, protocol)
   for name in _progress(names):
     try:
       clip = clips[name]
@@ -109,7 +91,9 @@ def evaluate_expert(
       continue
     figures = {}
     for judge, features in zip(judges, found, strict=True):
-      figures |= _measure(results, judge, "real", features, protocol)
+      figures |= evaluate_sync.measure(
+        results, judge.name, "real", features, protocol
+      )
       tests.add(judge.name, features)
     _note_silence(results, name, features)
     results.add({"clip": name}, figures)
@@ -147,7 +131,7 @@ def evaluate_generator(
   """
   results, clips = Results(), _Clips(split, protocol.min_frames)
   results.not_measured |= pictures.not_measured
-  tests = _judge_tests(judges, protocol)
+  tests = evaluate_sync.JudgeTests(judges, protocol)
   tested = set()
   first_face = {
     **config, "inference": {**config["inference"], "reference": "first"}
@@ -180,7 +164,9 @@ def evaluate_generator(
       continue
     figures = {}
     for (judge, variant), features in found.items():
-      figures |= _measure(results, judge, variant, features, protocol)
+      figures |= evaluate_sync.measure(
+        results, judge.name, variant, features, protocol
+      )
       if variant == "real" and pair.speech not in tested:
         tests.add(judge.name, features)
       if judge.name == "expert":
@@ -204,23 +190,6 @@ def evaluate_generator(
   tests.finish(results)
   results.of_sets |= pictures.distances()
   return results
-
-
-def _judge_tests(judges: list, protocol: Protocol) -> evaluate_sync.JudgeTests:
-  return evaluate_sync.JudgeTests(
-    judges, protocol.max_shift, protocol.faithful, protocol.roc_distance
-  )
-
-
-def _measure(results, judge, variant, features, protocol: Protocol) -> dict:
-  return evaluate_sync.measure(
-    results,
-    judge.name,
-    variant,
-    features,
-    protocol.max_shift,
-    protocol.faithful,
-  )
 
 
 def _note_silence(results: Results, name: str, features) -> None:

@@ -4,6 +4,8 @@ Features come from judges.py; which clips are judged is evaluate_split.py's and
 evaluate_videos.py's matter.
 """
 
+import dataclasses
+
 import numpy as np
 
 from w2l_jax.evaluation import lse, sync_metrics
@@ -31,12 +33,30 @@ HIGHER_IS_BETTER = {
 }
 
 
+@dataclasses.dataclass(frozen=True)
+class Protocol:
+  """How clips are scored; configs/evaluation.py says why so.
+
+  Attributes:
+    min_frames: clips and face tracks of fewer are not scored.
+    max_shift: of lse, in frames.
+    faithful: of lse.
+    roc_distance: least distance in frames of the ROC's wrong pairs.
+    shown: how many clips are drawn.
+  """
+
+  min_frames: int = 20
+  max_shift: int = lse.MAX_SHIFT
+  faithful: bool = False
+  roc_distance: int = 5
+  shown: int = 3
+
+
 def scores(
   lips: np.ndarray,
   speech: np.ndarray,
   has_speech: np.ndarray,
-  max_shift: int,
-  faithful: bool,
+  protocol: Protocol,
 ) -> tuple[dict[str, float], np.ndarray]:
   """All scores of one clip's features.
 
@@ -44,13 +64,13 @@ def scores(
     lips, speech: [n, D].
     has_speech: [n] bool; the similarity is over these windows, the distances
       over all, as SyncNet's are.
-    max_shift, faithful: as in lse.
+    protocol: how.
 
   Returns:
     ({score: figure}, the distances by shift); the similarity is NaN where no
     window has speech.
   """
-  found = lse.score(lips, speech, max_shift, faithful)
+  found = lse.score(lips, speech, protocol.max_shift, protocol.faithful)
   similarity = np.nan
   if has_speech.any():
     similarity = float(
@@ -71,8 +91,7 @@ def measure(
   judge: str,
   variant: str,
   features: Features,
-  max_shift: int,
-  faithful: bool,
+  protocol: Protocol,
 ) -> dict[tuple[str, str], float]:
   """Scores one clip, adds to the curves, and returns the row's figures.
 
@@ -81,15 +100,11 @@ def measure(
   nearer to its own lips than to those so many frames later.
   """
   found, distances = scores(
-    features.lips,
-    features.speech,
-    features.has_speech,
-    max_shift,
-    faithful,
+    features.lips, features.speech, features.has_speech, protocol
   )
   results.add_to_curve(f"{judge}_distance", variant, distances)
   by_shift = sync_metrics.shift_similarities(
-    features.lips, features.speech, max_shift, features.has_speech
+    features.lips, features.speech, protocol.max_shift, features.has_speech
   )
   means = [np.nanmean(s) if np.isfinite(s).any() else np.nan for s in by_shift]
   results.add_to_curve(f"{judge}_similarity", variant, means)
@@ -101,8 +116,8 @@ def measure(
 class ShiftTest:
   """Whether a judge's scores of real clips fall as speech is moved away."""
 
-  def __init__(self, max_shift: int, faithful: bool):
-    self._max_shift, self._faithful = max_shift, faithful
+  def __init__(self, protocol: Protocol):
+    self._protocol = protocol
     self._found: dict = {}
     self._previous: Features | None = None
 
@@ -134,7 +149,7 @@ class ShiftTest:
     self._previous = features
 
   def _score(self, name, sides) -> None:
-    each = [scores(*side, self._max_shift, self._faithful)[0] for side in sides]
+    each = [scores(*side, self._protocol)[0] for side in sides]
     for score in SCORES:
       value = np.mean([e[score] for e in each])
       self._found.setdefault(score, {}).setdefault(name, []).append(value)
@@ -177,8 +192,9 @@ class Pairs:
   window of speech brings one true pair and all wrong ones that there are.
   """
 
-  def __init__(self, min_distance: int, max_shift: int):
-    self._min_distance, self._max_shift = min_distance, max_shift
+  def __init__(self, protocol: Protocol):
+    self._min_distance = protocol.roc_distance
+    self._max_shift = protocol.max_shift
     self._true: list[np.ndarray] = []
     self._wrong: list[np.ndarray] = []
 
@@ -220,11 +236,10 @@ class Pairs:
 class JudgeTests:
   """The two tests of every judge, on real clips."""
 
-  def __init__(self, judges: list, max_shift: int, faithful: bool, apart: int):
-    """Args as ShiftTest's and Pairs'; `apart` is the latter's min_distance."""
+  def __init__(self, judges: list, protocol: Protocol):
+    """Begins without a clip; `judges` are of judges.py."""
     self._tests = {
-      judge.name: (ShiftTest(max_shift, faithful), Pairs(apart, max_shift))
-      for judge in judges
+      judge.name: (ShiftTest(protocol), Pairs(protocol)) for judge in judges
     }
 
   def add(self, judge: str, features: Features) -> None:

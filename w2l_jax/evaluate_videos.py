@@ -5,6 +5,7 @@ makes of pairs of a face and a speech.  One row for each face track, as
 syncnet_python has it.
 """
 
+import contextlib
 import dataclasses
 import glob
 import os
@@ -16,7 +17,7 @@ import scipy.signal
 import tqdm
 
 from w2l_jax import audio, detectors, evaluate_sync, faces, video, windows
-from w2l_jax.evaluate_split import Protocol
+from w2l_jax.evaluate_sync import Protocol
 from w2l_jax.evaluation.results import Results
 from w2l_jax.judges import Features
 from w2l_jax.pairs import Pair
@@ -40,6 +41,32 @@ class Track:
 
   frames: slice
   boxes: np.ndarray
+
+
+def list_videos(folder: str) -> tuple[list[str], np.ndarray]:
+  """Lists the files below a folder, whatever they are.
+
+  Returns:
+    (paths below it, seconds of their sound): 0 where there is none, so that
+    what is no video is tried and listed as a failure, not left out.
+
+  Raises:
+    MediaError: if there are none.
+  """
+  names = sorted(
+    os.path.relpath(os.path.join(parent, file), folder)
+    for parent, _, files in os.walk(folder)
+    for file in files
+    if not file.startswith(".")
+  )
+  if not names:
+    raise video.MediaError(f"{folder}: has no files, expected videos")
+  seconds = np.zeros(len(names))
+  for i, name in enumerate(names):
+    with contextlib.suppress(video.MediaError):
+      waveform, rate = video.read_audio(os.path.join(folder, name))
+      seconds[i] = len(waveform) / rate
+  return names, seconds
 
 
 def find(folder: str, name: str, what: str) -> str:
@@ -257,9 +284,7 @@ def evaluate(
     show: called with (name, {variant: path}) for the first `protocol.shown`.
   """
   results = Results()
-  tests = evaluate_sync.JudgeTests(
-    judges.judges, protocol.max_shift, protocol.faithful, protocol.roc_distance
-  )
+  tests = evaluate_sync.JudgeTests(judges.judges, protocol)
   tested = set()
 
   def tracks_of(path):
@@ -274,7 +299,7 @@ def evaluate(
     figures = {}
     for judge, features in found.items():
       figures |= evaluate_sync.measure(
-        results, judge, variant, features, protocol.max_shift, protocol.faithful
+        results, judge, variant, features, protocol
       )
     return figures
 

@@ -4,10 +4,10 @@ They are PyTorch's files, read without torch (torch_file.py); none is included
 here or downloaded.  Names follow rules, as in torch_checkpoint.py:
 
   SyncNet    syncnet_v2.model of syncnet_python: a state_dict with the keys
-             netcnnlip.N.*, netfclip.N.*, netcnnaud.N.*, netfcaud.N.*, N counting
-             the layers of four nn.Sequentials.
-  LPIPS      torch.save(lpips.LPIPS(net="alex").state_dict(), FILE) of the lpips
-             package; "vgg" likewise: net.sliceI.N.{weight,bias} and
+             netcnnlip.N.*, netfclip.N.*, netcnnaud.N.*, netfcaud.N.*, where N
+             counts the layers of four nn.Sequentials.
+  LPIPS      torch.save(lpips.LPIPS(net="alex").state_dict(), FILE) of the
+             lpips package; "vgg" likewise: net.sliceI.N.{weight,bias} and
              linI.model.1.weight.
   Inception  pt_inception-2015-12-05-6726825d.pth of pytorch-fid's releases:
              Conv2d_*.{conv,bn}.*, Mixed_*.branch*.{conv,bn}.*.

@@ -80,7 +80,8 @@ def random_pairs(
   """Chooses a speech for each of some faces, as the paper's rule has it.
 
   The speech is of another clip, and no longer than the face's video (paper
-  section 4.1); where no other clip is short enough, the shortest one.
+  section 4.1); where no other clip is short enough, the shortest one.  A clip
+  of no length is nobody's speech.  A single clip says its own.
 
   Args:
     names: of the clips.
@@ -91,22 +92,19 @@ def random_pairs(
   Returns:
     At most `count` pairs, every face once.
 
-  Raises:
-    PairError: if there are fewer than two clips.
   """
-  if len(names) < 2:
-    raise PairError(
-      f"there is {len(names)} clip, expected at least two: a pair is of two"
-    )
+  seconds = np.asarray(seconds)
+  if len(names) == 1:
+    return [Pair(names[0], names[0])]
   rng = np.random.default_rng([seed, 0xBA17])
   found = []
   for face in rng.permutation(len(names))[:count]:
-    others = np.flatnonzero(np.arange(len(names)) != face)
+    others = np.flatnonzero((np.arange(len(names)) != face) & (seconds > 0))
+    if not len(others):
+      continue
     short = others[seconds[others] <= seconds[face]]
     speech = (
-      rng.choice(short)
-      if len(short)
-      else others[np.argmin(np.asarray(seconds)[others])]
+      rng.choice(short) if len(short) else others[np.argmin(seconds[others])]
     )
     found.append(Pair(names[face], names[speech]))
   return found

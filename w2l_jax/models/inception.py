@@ -53,8 +53,8 @@ def _halved(x: jax.Array) -> jax.Array:
 
 
 # A branch is a chain of (name, channels, kernel, strides): padding keeps the
-# size at stride 1 and is none at stride 2.  A list inside a chain is a fork
-# whose ends are concatenated.
+# size at stride 1 and is none at stride 2.  A tuple of them inside a chain is a
+# fork whose ends are concatenated.
 def _a(pool):
   return (
     (("branch1x1", 64, 1, 1),),
@@ -92,15 +92,15 @@ def _e(pool):
     (("branch1x1", 320, 1, 1),),
     (
       ("branch3x3_1", 384, 1, 1),
-      [("branch3x3_2a", 384, (1, 3), 1), ("branch3x3_2b", 384, (3, 1), 1)],
+      (("branch3x3_2a", 384, (1, 3), 1), ("branch3x3_2b", 384, (3, 1), 1)),
     ),
     (
       ("branch3x3dbl_1", 448, 1, 1),
       ("branch3x3dbl_2", 384, 3, 1),
-      [
+      (
         ("branch3x3dbl_3a", 384, (1, 3), 1),
         ("branch3x3dbl_3b", 384, (3, 1), 1),
-      ],
+      ),
     ),
     (pool, ("branch_pool", 192, 1, 1)),
   )
@@ -151,7 +151,7 @@ def _chain(x: jax.Array, steps, width: float) -> jax.Array:
   for step in steps:
     if callable(step):
       x = step(x)
-    elif isinstance(step, list):
+    elif isinstance(step[0], tuple):
       x = jnp.concatenate([_chain(x, (fork,), width) for fork in step], axis=-1)
     else:
       name, channels, kernel, strides = step
