@@ -43,6 +43,7 @@ from w2l_jax import (
   train_expert,
   train_generator,
   video,
+  weight_files,
   windows,
 )
 from w2l_jax.evaluate_pictures import PictureMeasures
@@ -54,7 +55,8 @@ _CONFIG = config_flags.DEFINE_config_file(
 _CHECKPOINT = flags.DEFINE_string(
   "checkpoint",
   None,
-  "Workdir of launch.train or launch.convert_checkpoint, or a step folder.",
+  "Workdir of launch.train or launch.convert_checkpoint, or a step folder; "
+  "with --videos also a generator's file of weights.",
 )
 _SPLIT = flags.DEFINE_enum("split", "test", dataset.SPLITS, "Which clips.")
 _DATA_DIR = flags.DEFINE_string(
@@ -96,7 +98,13 @@ def _windows_of_expert(variables, config, split, val, mesh) -> dict:
 
 
 def _judges(expert, protocol, not_measured: dict) -> list:
-  """The judges that there are weights of; tells of the others."""
+  """The judges that there are weights of; tells of the others.
+
+  Args:
+    expert: (variables or None, config).
+    protocol: the config.
+    not_measured: takes up what is missing.
+  """
   found = []
   variables, config = expert
   if variables is not None:
@@ -229,16 +237,25 @@ def _evaluate_split(checkpoint, stage, config, protocol, shown):
 
 def _evaluate_videos(checkpoint, stage, plain, protocol, shown, outdir):
   """Scores videos; returns as _evaluate_split."""
-  not_measured: dict = {}
+  not_measured, header = {}, {}
   path = _EXPERT.value or (
     checkpoint if stage == "expert" else plain.get("expert_checkpoint")
   )
-  expert, header = (None, {"windows": plain["windows"]}), {}
-  if path:
-    if os.path.isdir(path):
-      path = checkpoints.step_folder(path)
-    expert, header["expert"] = train_expert.load_frozen(path), path
-    plain = plain if stage == "generator" else expert[1]
+  # SyncNet alone: of the config, only what is speech is asked.
+  expert = None, weight_files.original_config("expert")
+  try:
+    if path:
+      if not weight_files.is_weight_file(path):
+        path = checkpoints.step_folder(path)
+      expert, header["expert"] = train_expert.load_frozen(path), path
+    else:
+      not_measured["expert"] = "no expert: give one, --expert=WORKDIR"
+  except checkpoints.CheckpointError as e:
+    if _EXPERT.value or stage == "expert":
+      raise
+    not_measured["expert"] = f"{e}; give one, --expert=WORKDIR"
+  if stage != "generator":
+    plain = expert[1]
   found_judges = _judges(expert, protocol, not_measured)
   if not found_judges:
     raise ValueError(
@@ -285,6 +302,8 @@ def _default_outdir(checkpoint: str | None) -> str:
   if checkpoint is None:
     raise ValueError("--outdir is not set: say where the figures are to go")
   name = "videos" if _VIDEOS.value else _SPLIT.value
+  if os.path.isfile(checkpoint):
+    return f"{os.path.splitext(checkpoint)[0]}_evaluation_{name}"
   return os.path.join(
     checkpoints.workdir_of(_CHECKPOINT.value), f"evaluation_{name}"
   )
@@ -310,13 +329,21 @@ def _write(outdir: str, report: dict, found, grid, shown) -> None:
   os.replace(f"{path}.partial", path)
 
 
+def _describe(path: str) -> tuple[str, str, int | None, dict]:
+  """Returns (what to load, stage, step, config) of --checkpoint."""
+  if _VIDEOS.value and weight_files.is_weight_file(path):
+    # The original's, say: a generator, of which launch.lipsync knows the rest.
+    return path, "generator", None, checkpoints.load_config(path, "generator")
+  # Once: a workdir that is still being trained has other newest steps later.
+  folder = checkpoints.step_folder(path)
+  return folder, *checkpoints.describe(folder)
+
+
 def _run() -> None:
   protocol = _CONFIG.value
   checkpoint, stage, step, plain = None, None, None, {}
   if _CHECKPOINT.value:
-    # Once: a workdir that is still being trained has other newest steps later.
-    checkpoint = checkpoints.step_folder(_CHECKPOINT.value)
-    stage, step, plain = checkpoints.describe(checkpoint)
+    checkpoint, stage, step, plain = _describe(_CHECKPOINT.value)
   elif not _VIDEOS.value:
     raise ValueError(
       "--checkpoint is not set: give the workdir of an expert or a generator, "
@@ -360,7 +387,7 @@ def _run() -> None:
   _write(outdir, report, found, grid, shown)
   if "note" in header:
     print(f"note: {header['note']}")
-  what = f"{stage}, step {step}" if stage else "videos"
+  what = f"{stage}, step {step}" if step is not None else stage or "videos"
   where = _VIDEOS.value or f"split {_SPLIT.value}: {header['clips']} clips"
   print(f"{what}, {where}, on {jax.default_backend()}")
   if figures:

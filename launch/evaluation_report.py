@@ -325,9 +325,9 @@ def write(
   variants = [
     v for v in VARIANTS if any(v in m for m in report["summary"].values())
   ]
-  title = (
-    f"{report['stage']}, step {report['step']}" if report["stage"] else "videos"
-  )
+  title = report["stage"] or "videos"
+  if report["step"] is not None:
+    title += f", step {report['step']}"
   where = (
     f"videos of {report['videos']}"
     if "videos" in report

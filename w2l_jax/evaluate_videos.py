@@ -285,73 +285,62 @@ def evaluate(
   """
   results = Results()
   tests = evaluate_sync.JudgeTests(judges.judges, protocol)
-  tested = set()
+  tested, shown_so_far = set(), 0
+  tracking = faces.Tracking(**preparation["tracking"])
 
   def tracks_of(path):
-    return find_tracks(
-      path,
-      preparation["detector"],
-      faces.Tracking(**preparation["tracking"]),
-      protocol.min_frames,
-    )
+    detector = preparation["detector"]
+    return find_tracks(path, detector, tracking, protocol.min_frames)
 
-  def measured(found, variant):
-    figures = {}
-    for judge, features in found.items():
-      figures |= evaluate_sync.measure(
-        results, judge, variant, features, protocol
-      )
-    return figures
+  def own(variant, path):
+    """A video beside its own sound: (variant, track, features) of each."""
+    waveform = sound_of(path)
+    return [
+      (variant, (path, i), judges(path, track, _cut(waveform, track)))
+      for i, track in enumerate(tracks_of(path))
+    ]
 
-  def add_own(name, path, variant):
-    """A video beside its own sound, each track a row."""
-    waveform, rows = sound_of(path), []
-    for i, track in enumerate(tracks_of(path)):
-      found = judges(path, track, _cut(waveform, track))
-      rows.append((i, found))
-    for i, found in rows:
-      if variant in ("real", "given"):
-        if (path, i) in tested:
-          continue
-        tested.add((path, i))
-        for judge, features in found.items():
-          tests.add(judge, features)
-      results.add(
-        {"clip": name, "variant": variant, "track": str(i)},
-        measured(found, variant),
-      )
+  def given(pair, name):
+    del name
+    path = find(folder, pair.face, "video")
+    return own("given", path), {"given": path}
+
+  def generated(pair, name):
+    face = find(folder, pair.face, "video")
+    speech = find(folder, pair.speech, "sound")
+    track, waveform = tracks_of(face)[0], sound_of(speech)
+    shown = {"unsynced": face, "generated": make(face, speech, name)}
+    found = own("generated", shown["generated"])
+    if _have_pictures(speech):
+      shown = {"real": speech, **shown}
+      found += own("real", speech)
+    for variant, held in (("unsynced", False), ("copied", True)):
+      features = judges(face, track, waveform, held=held)
+      found.append((variant, (face, 0), features))
+    return found, shown
 
   for pair in tqdm.tqdm(pairs, desc="scoring", unit="video"):
-    name = pair.face if make is None else f"{pair.face} says {pair.speech}"
-    shown = {}
+    name = f"{pair.face} says {pair.speech}" if make else pair.face
     try:
-      face = find(folder, pair.face, "video")
-      if make is None:
-        add_own(name, face, "given")
-        shown["given"] = face
-      else:
-        speech = find(folder, pair.speech, "sound")
-        shown = {"unsynced": face, "generated": make(face, speech, name)}
-        add_own(name, shown["generated"], "generated")
-        if _have_pictures(speech):
-          shown = {"real": speech, **shown}
-          add_own(name, speech, "real")
-        waveform = sound_of(speech)
-        track = tracks_of(face)[0]
-        for variant, held in (("unsynced", False), ("copied", True)):
-          found = judges(face, track, waveform, held=held)
-          results.add(
-            {"clip": name, "variant": variant, "track": "0"},
-            measured(found, variant),
-          )
+      # All of it first: a pair is scored as a whole or listed.
+      found, shown = (generated if make else given)(pair, name)
     except (ValueError, OSError) as e:
       results.fail(name, str(e))
       continue
-    if _count(results) <= protocol.shown:
+    for variant, key, by_judge in found:
+      figures = {}
+      for judge, features in by_judge.items():
+        figures |= evaluate_sync.measure(
+          results, judge, variant, features, protocol
+        )
+        if variant in ("real", "given") and key not in tested:
+          tests.add(judge, features)
+      if variant in ("real", "given"):
+        tested.add(key)
+      names = {"clip": name, "variant": variant, "track": str(key[1])}
+      results.add(names, figures)
+    if shown_so_far < protocol.shown:
       show(name, shown)
+      shown_so_far += 1
   tests.finish(results)
   return results
-
-
-def _count(results: Results) -> int:
-  return len({row["names"]["clip"] for row in results.rows})
