@@ -26,7 +26,7 @@ import numpy as np
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from launch import evaluation_table
+from launch import evaluation_table, flag_parsing
 from w2l_jax import (
   checkpoints,
   dataset,
@@ -341,6 +341,10 @@ def _describe(path: str) -> tuple[str, str, int | None, dict]:
 
 def _run() -> None:
   protocol = _CONFIG.value
+  try:
+    protocol.seed  # noqa: B018 (a config that cannot be read tells only here)
+  except OSError as e:
+    sys.exit(flag_parsing.config_error(e))
   checkpoint, stage, step, plain = None, None, None, {}
   if _CHECKPOINT.value:
     checkpoint, stage, step, plain = _describe(_CHECKPOINT.value)
@@ -416,4 +420,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-  app.run(main)
+  app.run(main, flags_parser=flag_parsing.parse)

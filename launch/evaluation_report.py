@@ -134,12 +134,23 @@ def _curves(curves: dict) -> str:
       by_variant = curves.get(f"{judge}_{kind}")
       if not by_variant:
         continue
+      # With silent windows: the real clips alone, or else it is too much.
+      with_silence = curves.get(f"{judge}_{kind}_all", {})
+      with_silence = with_silence.get("real", with_silence.get("given"))
       figure, axes = plt.subplots(figsize=(5, 3.2))
       for variant, values in by_variant.items():
         values = np.asarray(values, np.float64)
         shifts = np.arange(len(values)) - len(values) // 2
         axes.plot(
           shifts, values, color=_COLOURS[variant], label=variant, marker="."
+        )
+      if with_silence is not None:
+        axes.plot(
+          shifts,
+          np.asarray(with_silence, np.float64),
+          color="grey",
+          linestyle=":",
+          label="real, silent windows too",
         )
       axes.axvline(0, color="grey", linewidth=0.8)
       axes.set_xlabel("shift of the speech, frames of 1/25 s")
@@ -192,7 +203,10 @@ def _rocs(rocs: dict) -> str:
   figure, axes = plt.subplots(figsize=(4, 4))
   for judge, roc in rocs.items():
     axes.plot(
-      roc["false"], roc["true"], label=f"{judge}, area {roc['area']:.3f}"
+      roc["false"],
+      roc["true"],
+      label=f"{judge}, area {roc['area']:.3f}\n"
+      f"({roc['area_all']:.3f} with silent windows)",
     )
   axes.plot([0, 1], [0, 1], color="grey", linewidth=0.8)
   axes.set_xlabel("wrong pairs taken for right")

@@ -70,6 +70,26 @@ def test_measure_adds_to_the_curves():
   assert np.nanargmax(curves["syncnet_similarity"]["real"]) == 15
   assert curves["syncnet_accuracy"]["real"][15] == 0.5
   assert curves["syncnet_accuracy"]["real"][5] > 0.9
+  assert len(curves["syncnet_similarity_all"]["real"]) == 31
+
+
+def test_silent_windows_count_in_all_alone():
+  """Where silence is matched badly, speech's figures do not suffer."""
+  features = walk(60, 0)
+  silent = ~features.has_speech
+  features.lips[silent] = -features.speech[silent]
+  results, pairs = Results(), evaluate_sync.Pairs(PROTOCOL)
+  evaluate_sync.measure(results, "expert", "real", features, PROTOCOL)
+  pairs.add(features)
+  curves = {k: v["real"][15] for k, v in results.curves().items()}
+  assert curves["expert_similarity"] > curves["expert_similarity_all"] + 0.1
+  assert curves["expert_similarity"] == pytest.approx(
+    evaluate_sync.scores(
+      features.lips, features.speech, features.has_speech, PROTOCOL
+    )[0]["similarity"]
+  )
+  roc = pairs.roc()
+  assert roc["area"] > roc["area_all"]
 
 
 def test_shift_test_and_roc():
@@ -93,7 +113,7 @@ def test_shift_test_and_roc():
   assert lse_d["10"] == pytest.approx(lse_d["0"], rel=0.05)
   assert lse_d["shuffled"] > 1.5 * lse_d["0"]
   roc = results.rocs["expert"]
-  assert roc["area"] > 0.95
+  assert roc["area"] > 0.95 and roc["area_all"] > 0.95
   assert roc["false"][0] == 0 and roc["true"][-1] == 1
   assert len(roc["true"]) <= 200
 

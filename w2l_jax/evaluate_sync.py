@@ -95,22 +95,36 @@ def measure(
 ) -> dict[tuple[str, str], float]:
   """Scores one clip, adds to the curves, and returns the row's figures.
 
-  Curves, by shift in frames: JUDGE_distance, the mean distance; and of the
-  windows with speech JUDGE_similarity, and JUDGE_accuracy, how often speech is
-  nearer to its own lips than to those so many frames later.
+  Curves, by shift in frames: JUDGE_distance, the mean distance; JUDGE_similarity,
+  and JUDGE_accuracy, how often speech is nearer to its own lips than to those
+  of that shift, of windows with speech, and with _all of all windows.
   """
   found, distances = scores(
     features.lips, features.speech, features.has_speech, protocol
   )
   results.add_to_curve(f"{judge}_distance", variant, distances)
-  by_shift = sync_metrics.shift_similarities(
-    features.lips, features.speech, protocol.max_shift, features.has_speech
-  )
-  means = [np.nanmean(s) if np.isfinite(s).any() else np.nan for s in by_shift]
-  results.add_to_curve(f"{judge}_similarity", variant, means)
-  accuracy = sync_metrics.accuracy_over_shifts(by_shift)
-  results.add_to_curve(f"{judge}_accuracy", variant, accuracy)
+  everywhere = _similarities(features, protocol.max_shift)
+  spoken = _with_speech(everywhere, features)
+  for suffix, by_shift in (("", spoken), ("_all", everywhere)):
+    means = [
+      np.nanmean(s) if np.isfinite(s).any() else np.nan for s in by_shift
+    ]
+    accuracy = sync_metrics.accuracy_over_shifts(by_shift)
+    results.add_to_curve(f"{judge}_similarity{suffix}", variant, means)
+    results.add_to_curve(f"{judge}_accuracy{suffix}", variant, accuracy)
   return {(f"{judge}_{name}", variant): v for name, v in found.items()}
+
+
+def _similarities(features: Features, max_shift: int) -> list[np.ndarray]:
+  """Cosines by shift, of all windows."""
+  return sync_metrics.shift_similarities(
+    features.lips, features.speech, max_shift, np.ones(len(features), bool)
+  )
+
+
+def _with_speech(by_shift: list[np.ndarray], features: Features) -> list:
+  """The same where the window has speech, NaN elsewhere."""
+  return [np.where(features.has_speech, s, np.nan) for s in by_shift]
 
 
 class ShiftTest:
@@ -195,40 +209,56 @@ class Pairs:
   def __init__(self, protocol: Protocol):
     self._min_distance = protocol.roc_distance
     self._max_shift = protocol.max_shift
-    self._true: list[np.ndarray] = []
-    self._wrong: list[np.ndarray] = []
+    self._true: dict = {"": [], "_all": []}
+    self._wrong: dict = {"": [], "_all": []}
 
   def add(self, features: Features) -> None:
     """Adds one clip's pairs."""
-    by_shift = sync_metrics.shift_similarities(
-      features.lips, features.speech, self._max_shift, features.has_speech
-    )
+    everywhere = _similarities(features, self._max_shift)
     middle = self._max_shift
-    self._true.append(by_shift[middle])
-    self._wrong += [
-      values
-      for k, values in enumerate(by_shift)
-      if abs(k - middle) >= self._min_distance
-    ]
+    for suffix, by_shift in (
+      ("", _with_speech(everywhere, features)),
+      ("_all", everywhere),
+    ):
+      wrong = [
+        values
+        for k, values in enumerate(by_shift)
+        if abs(k - middle) >= self._min_distance
+      ]
+      for found, values in (
+        (self._true, by_shift[middle]),
+        (self._wrong, np.concatenate(wrong) if wrong else np.zeros(0)),
+      ):
+        found[suffix].append(values[np.isfinite(values)].astype(np.float32))
 
   def roc(self, points: int = 200) -> dict | None:
-    """Returns {"false", "true", "area"}, thinned to some points, or None."""
-    true, wrong = (
-      np.concatenate(part) if part else np.zeros(0)
-      for part in (self._true, self._wrong)
-    )
-    true, wrong = true[np.isfinite(true)], wrong[np.isfinite(wrong)]
-    if not len(true) or not len(wrong):
-      return None
-    false_rates, true_rates = sync_metrics.roc(true, wrong)
-    area = sync_metrics.area_under_roc(false_rates, true_rates)
+    """Returns the curve over windows with speech, thinned, and areas under it.
+
+    Args:
+      points: of the curve, at most.
+
+    Returns:
+      {"false", "true", "area", "area_all", "min_distance"}; area_all is of all
+      windows.  None where there is no pair.
+    """
+    curves = {}
+    for suffix in ("", "_all"):
+      true, wrong = (
+        np.concatenate(found[suffix]) if found[suffix] else np.zeros(0)
+        for found in (self._true, self._wrong)
+      )
+      if not len(true) or not len(wrong):
+        return None
+      curves[suffix] = sync_metrics.roc(true, wrong)
+    false_rates, true_rates = curves[""]
     kept = np.unique(
       np.linspace(0, len(false_rates) - 1, points).round().astype(int)
     )
     return {
       "false": false_rates[kept],
       "true": true_rates[kept],
-      "area": area,
+      "area": sync_metrics.area_under_roc(false_rates, true_rates),
+      "area_all": sync_metrics.area_under_roc(*curves["_all"]),
       "min_distance": self._min_distance,
     }
 
