@@ -14,6 +14,7 @@ scored: configs/evaluation.py; --config=configs/evaluation.py:faithful.
 """
 
 import dataclasses
+import itertools
 import json
 import os
 import re
@@ -166,12 +167,13 @@ class _Shown:
 
 def _make_video(outdir: str, checkpoint: str):
   """Returns make(face, speech, name) of evaluate_videos.evaluate."""
-  folder = os.path.join(outdir, "videos")
+  folder, numbers = os.path.join(outdir, "videos"), itertools.count()
 
   def make(face: str, speech: str, name: str) -> str:
     os.makedirs(folder, exist_ok=True)
-    file = re.sub(r"[^\w.-]+", "_", name)
-    path = os.path.join(folder, f"{file}.mp4")
+    # Different names can look alike without what file names cannot have.
+    file = f"{next(numbers):05d}_{re.sub(r'[^A-Za-z0-9.-]+', '_', name)}.mp4"
+    path = os.path.join(folder, file)
     inference.lipsync(checkpoint, face, speech, path, ema=_EMA.value)
     return path
 
@@ -311,6 +313,7 @@ def _default_outdir(checkpoint: str | None) -> str:
 
 def _write(outdir: str, report: dict, found, grid, shown) -> None:
   """Writes all files; metrics.json last."""
+  os.makedirs(outdir, exist_ok=True)
   found.write_csv(os.path.join(outdir, "clips.csv"))
   if grid is not None:
     metrics.save_image(os.path.join(outdir, "samples.png"), grid)
@@ -354,7 +357,6 @@ def _run() -> None:
       "or --videos=FOLDER to score videos as they are"
     )
   outdir = _default_outdir(checkpoint)
-  os.makedirs(outdir, exist_ok=True)
   shown, began = _Shown(outdir), time.monotonic()
   if _VIDEOS.value:
     if not os.path.isdir(_VIDEOS.value):
@@ -389,23 +391,8 @@ def _run() -> None:
     "not_measured": found.not_measured,
   }
   _write(outdir, report, found, grid, shown)
-  if "note" in header:
-    print(f"note: {header['note']}")
-  what = f"{stage}, step {step}" if step is not None else stage or "videos"
-  where = _VIDEOS.value or f"split {_SPLIT.value}: {header['clips']} clips"
-  print(f"{what}, {where}, on {jax.default_backend()}")
-  if figures:
-    print(f"\n{header['windows']} windows:")
-    print(evaluation_table.windows(figures))
-  print(f"\n{len(found.rows)} clips or face tracks:")
-  print(evaluation_table.clips(summary))
-  if found.failures:
-    print(f"\nnot scored, or not wholly ({len(found.failures)}):")
-    for failure in found.failures:
-      print(f"  {failure['clip']}: {failure['reason']}")
-  for measure, reason in found.not_measured.items():
-    print(f"not measured: {measure}: {reason}")
-  print(f"written: {outdir}: metrics.json, clips.csv, report.html")
+  print(evaluation_table.text(report, list(figures)))
+  print(f"written: {outdir}: {', '.join(sorted(os.listdir(outdir)))}")
 
 
 def main(argv):

@@ -5,6 +5,42 @@ from w2l_jax.evaluation.results import VARIANTS
 _FIRST, _OTHERS = 28, 15
 
 
+def text(report: dict, figures: list[str]) -> str:
+  """All that launch.evaluate prints.
+
+  Args:
+    report: what metrics.json holds.
+    figures: which of its entries are of fixed windows.
+  """
+  what = report["stage"] or "videos"
+  if report["step"] is not None:
+    what += f", step {report['step']}"
+  where = report.get("videos")
+  if where is None:
+    where = f"split {report['split']}: {report['clips']} clips"
+  parts = [f"{what}, {where}, on {report['device']}"]
+  if "note" in report:
+    parts.insert(0, f"note: {report['note']}")
+  if figures:
+    of_windows = windows({k: report[k] for k in figures})
+    parts.append(f"{report['windows']} windows:\n{of_windows}")
+  parts.append(
+    f"{report['scored']} clips or face tracks:\n{clips(report['summary'])}"
+  )
+  if report["failures"]:
+    lines = [f"  {f['clip']}: {f['reason']}" for f in report["failures"]]
+    count = len(lines)
+    parts.append(f"not scored, or not wholly ({count}):\n" + "\n".join(lines))
+  if report["not_measured"]:
+    parts.append(
+      "\n".join(
+        f"not measured: {name}: {reason}"
+        for name, reason in report["not_measured"].items()
+      )
+    )
+  return "\n\n".join(parts)
+
+
 def windows(results: dict) -> str:
   """Puts generated, real and copied figures of one kind on one line.
 

@@ -95,7 +95,7 @@ def measure(
 ) -> dict[tuple[str, str], float]:
   """Scores one clip, adds to the curves, and returns the row's figures.
 
-  Curves, by shift in frames: JUDGE_distance, the mean distance; JUDGE_similarity,
+  Curves by shift: JUDGE_distance, the mean distance; JUDGE_similarity,
   and JUDGE_accuracy, how often speech is nearer to its own lips than to those
   of that shift, of windows with speech, and with _all of all windows.
   """
