@@ -88,7 +88,6 @@ def test_windows_of_another_size_are_refused():
 # --- With torch -------------------------------------------------------------
 
 
-@pytest.mark.slow
 def test_syncnet_at_full_size(tmp_path):
   torch = pytest.importorskip("torch")
   from tests.parity import make_stored
@@ -107,7 +106,6 @@ def test_syncnet_at_full_size(tmp_path):
     assert relative_error(a, b) <= 1e-5
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("net", ["alex", "vgg"])
 def test_lpips_against_its_package(net, tmp_path):
   """With a backbone of random weights and the package's own heads."""
@@ -135,7 +133,6 @@ def test_lpips_against_its_package(net, tmp_path):
     np.testing.assert_allclose(same, 0, atol=1e-7)
 
 
-@pytest.mark.slow
 def test_inception_against_pytorch_fid(tmp_path, monkeypatch):
   """With random weights, which pytorch-fid would else download."""
   torch = pytest.importorskip("torch")
