@@ -78,9 +78,13 @@ def test_what_there_are_no_weights_of(measures, tmp_path):
 
 
 def test_lpips_is_of_rgb_and_enlarges_small_faces(monkeypatch):
-  size = (1, 64, 64, 3)
-  variables = jax.jit(lpips.LPIPS("alex").init)(
-    jax.random.key(0), np.zeros(size), np.zeros(size)
+  picture = jax.ShapeDtypeStruct((1, 64, 64, 3), np.float32)
+  shapes = jax.eval_shape(
+    lpips.LPIPS("alex").init, jax.random.key(0), picture, picture
+  )
+  rng = np.random.default_rng(0)
+  variables = jax.tree.map(
+    lambda x: rng.normal(0, 0.05, x.shape).astype(np.float32), shapes
   )
   monkeypatch.setattr(
     evaluate_pictures.metric_weights,
