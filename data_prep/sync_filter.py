@@ -5,22 +5,19 @@ What is done with the records that are kept is prepare.pack's matter.
 """
 
 import dataclasses
-from collections.abc import Callable
 
-import jax
 import numpy as np
 
 from data_prep import records
-from w2l_jax import audio, dataset, train_expert, windows
-from w2l_jax.window_sampler import WindowSpec
+from w2l_jax import audio, dataset, judges, train_expert, windows
+from w2l_jax.evaluation import sync_metrics
+from w2l_jax.judges import Features
 
 # Offsets are searched this many frames to either side, as SyncNet's are
 # (syncnet_python, run_syncnet.py).
 MAX_SHIFT = 15
 # A shift counts where at least so many windows have a partner.
 _MIN_PAIRS = 8
-# Windows that the expert embeds at a time: one shape, one compilation.
-_BATCH = 64
 
 KEPT, SHIFTED, DROPPED = "kept", "shifted", "dropped"
 
@@ -45,21 +42,6 @@ class Thresholds:
 
 
 @dataclasses.dataclass(frozen=True)
-class Features:
-  """What an expert makes of the windows of one record, one for each frame.
-
-  Attributes:
-    lips: [n, D] of length 1.
-    speech: [n, D] of length 1.
-    counted: [n] bool, which windows have speech.
-  """
-
-  lips: np.ndarray
-  speech: np.ndarray
-  counted: np.ndarray
-
-
-@dataclasses.dataclass(frozen=True)
 class Sync:
   """How well a record's sound and pictures fit.
 
@@ -73,104 +55,63 @@ class Sync:
   confidence: float
 
 
-def make_embedder(
-  checkpoint: str,
-) -> tuple[Callable[[np.ndarray, np.ndarray], Features], dict]:
-  """Loads an expert.
+def load_judge(checkpoint: str) -> judges.ExpertJudge:
+  """Loads an expert; `checkpoint` is what train_expert.load_frozen takes."""
+  return judges.ExpertJudge(*train_expert.load_frozen(checkpoint))
 
-  Args:
-    checkpoint: what train_expert.load_frozen takes.
 
-  Returns:
-    (a function of frames [T, S, S, 3] uint8 and mel [M, 80], the config that
-    the expert was trained with).
-  """
-  variables, config = train_expert.load_frozen(checkpoint)
-  model = train_expert.make_model(config)
-  spec = train_expert.window_spec(config)
-
-  @jax.jit
-  def embed(variables, mel, frames):
-    return train_expert.embed(
-      model.apply, config, variables, {"mel": mel}, frames
+def features_of(judge: judges.ExpertJudge, example: dict) -> Features | None:
+  """Judges a record of a set; None if it is too short for one window."""
+  try:
+    return judge(
+      dataset.decode_frames(example),
+      dataset.decode_audio(example),
+      example["mel"],
     )
-
-  def features(frames, mel):
-    starts, counted = speech_windows(len(frames), mel, spec)
-    lips, speech = [], []
-    for first in range(0, len(starts), _BATCH):
-      # The last batch is filled up with its last window.
-      chosen = starts[first : first + _BATCH]
-      padded = np.pad(chosen, (0, _BATCH - len(chosen)), mode="edge")
-      heard, seen = embed(
-        variables,
-        np.stack(
-          [windows.mel_window(mel, f, spec.mel_columns) for f in padded]
-        ),
-        np.stack([frames[f : f + spec.frames] for f in padded]),
-      )
-      speech.append(np.asarray(heard)[: len(chosen)])
-      lips.append(np.asarray(seen)[: len(chosen)])
-    if not len(starts):
-      none = np.zeros((0, 1), np.float32)
-      return Features(none, none, counted)
-    return Features(np.concatenate(lips), np.concatenate(speech), counted)
-
-  return features, config
-
-
-def speech_windows(
-  num_frames: int, mel: np.ndarray, spec: WindowSpec
-) -> tuple[np.ndarray, np.ndarray]:
-  """Returns the frames at which windows start, and which have speech."""
-  count = int(
-    windows.num_target_starts(
-      num_frames, len(mel), frames=spec.frames, columns=spec.mel_columns
-    )
-  )
-  means = windows.window_means(mel.mean(axis=1), count, spec.mel_columns)
-  return np.arange(count), means > spec.speech_threshold
+  except ValueError:
+    return None
 
 
 def similarity_by_shift(
-  lips: np.ndarray,
-  speech: np.ndarray,
-  counted: np.ndarray,
-  max_shift: int = MAX_SHIFT,
+  lips: Features, speech: Features, max_shift: int = MAX_SHIFT
 ) -> np.ndarray:
   """Mean cosine of speech and the lips some frames later, at every shift.
 
   Args:
-    lips: [n, D] of length 1.
-    speech: [m, D] of length 1.
-    counted: [m] bool, which of the speech counts.
+    lips: whose lips.
+    speech: whose speech; the same record, or another.
     max_shift: in frames, to either side.
 
   Returns:
     [2 max_shift + 1]: entry max_shift + k is of the lips k frames later; NaN
-    where too few windows have a partner.
+    where too few windows with speech have a partner.
   """
-  cosines = np.where(counted[:, None], speech @ lips.T, np.nan)
-  found = np.full(2 * max_shift + 1, np.nan)
-  for k in range(-max_shift, max_shift + 1):
-    pairs = np.diagonal(cosines, k)
-    pairs = pairs[np.isfinite(pairs)]
-    if len(pairs) >= _MIN_PAIRS:
-      found[max_shift + k] = pairs.mean()
-  return found
+  n = min(len(lips), len(speech))
+  found = sync_metrics.shift_similarities(
+    lips.lips[:n], speech.speech[:n], max_shift, speech.has_speech[:n]
+  )
+  enough = [np.isfinite(v).sum() >= _MIN_PAIRS for v in found]
+  return np.array(
+    [
+      np.nanmean(v) if good else np.nan
+      for v, good in zip(found, enough, strict=True)
+    ]
+  )
 
 
 def measure(
-  lips: Features, speech: Features, max_shift: int = MAX_SHIFT
+  lips: Features | None,
+  speech: Features | None,
+  max_shift: int = MAX_SHIFT,
 ) -> Sync | None:
   """Finds the offset of one record's pictures and (its own or another's) sound.
 
   Returns:
     None if there is too little speech to tell.
   """
-  found = similarity_by_shift(
-    lips.lips, speech.speech, speech.counted, max_shift
-  )
+  if lips is None or speech is None:
+    return None
+  found = similarity_by_shift(lips, speech, max_shift)
   if not np.isfinite(found).any():
     return None
   best = int(np.nanargmax(found))

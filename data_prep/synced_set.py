@@ -49,15 +49,15 @@ def filter_set(
   if os.path.realpath(data_dir) == os.path.realpath(output):
     raise ValueError(f"{output}: is the set itself; name another --output")
   checkpoint = checkpoints.step_folder(checkpoint)
-  features_of, config = sync_filter.make_embedder(checkpoint)
-  directory = dataset.builder_dir(data_dir, config["image_size"])
+  judge = sync_filter.load_judge(checkpoint)
+  directory = dataset.builder_dir(data_dir, judge.picture_size)
   splits = dataset.open_splits(directory)
   settings = dataset.preparation(directory)
   total = sum(map(len, splits.values()))
   every = -(-total // _MISMATCHED)
   rows, syncs, sample = [], [], []
   for split, example in _examples(splits, "measuring"):
-    features = features_of(dataset.decode_frames(example), example["mel"])
+    features = sync_filter.features_of(judge, example)
     if len(rows) % every == 0:
       sample.append(features)
     sync = sync_filter.measure(features, features)
@@ -113,7 +113,7 @@ def filter_set(
         f"{data_dir}: of {total} records none is in sync by {checkpoint}; "
         f"{os.path.join(output, REPORT_FILE)} has the figures"
       )
-    set_report.write(output, config["image_size"])
+    set_report.write(output, judge.picture_size)
   return report
 
 

@@ -10,14 +10,16 @@ LAYERS = [
   {"version"},
   {"audio", "windows", "losses", "network_inputs", "sharding", "train_state",
    "metrics", "dataset", "detectors", "models", "evaluation", "accumulation",
-   "diagnostics", "pipeline"},
+    "diagnostics", "pipeline", "pairs"},
   {"video", "faces", "window_sampler", "torch_file", "original"},
   {"torch_checkpoint", "tracking", "blending", "video_writer", "sources"},
-  {"weight_files", "checkpoint_store"},
+  {"weight_files", "checkpoint_store", "metric_weights", "side_by_side"},
   {"checkpoints"},
   {"input_pipeline", "train_loop", "inference"},
-  {"train_expert", "samples", "lip_syncer"},
-  {"train_generator"},
+  {"train_expert", "samples", "lip_syncer", "evaluate_pictures"},
+  {"train_generator", "judges"},
+  {"evaluate_sync"},
+  {"evaluate_split", "evaluate_videos"},
   {"compile_ahead"},
 ]  # fmt: skip
 # Top-level packages that only the named modules may import.
@@ -29,7 +31,11 @@ HOMES = {
   "grain": {"w2l_jax/input_pipeline.py"},
   "torch": {"w2l_jax/torch_checkpoint.py"},
   "safetensors": {"w2l_jax/weight_files.py"},
-  "matplotlib": {"launch/demo_report.py"},
+  "matplotlib": {
+    "launch/demo_report.py",
+    "launch/evaluation_report.py",
+    "launch/html_page.py",
+  },
   "tensorboardX": {"w2l_jax/metrics.py"},
   "ml_collections": {
     "w2l_jax/checkpoints.py",
@@ -38,6 +44,7 @@ HOMES = {
     "launch/train.py",
     "launch/evaluate.py",
     "configs/common.py",
+    "configs/evaluation.py",
   },
 }
 FORBIDDEN = {"tensorflow"}

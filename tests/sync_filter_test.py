@@ -7,8 +7,7 @@ import pytest
 from conftest import SETTINGS, babble
 
 from data_prep import records, sync_filter
-from w2l_jax import audio, dataset, windows
-from w2l_jax.window_sampler import WindowSpec
+from w2l_jax import audio, dataset, judges
 
 DIMENSIONS = 32
 
@@ -23,7 +22,7 @@ def features(offset, n=60, seed=0, noise=0.5):
   rng = np.random.default_rng(seed)
   said = unit(rng, n + 40)
   lips = said[20 - offset : 20 - offset + n] + noise * unit(rng, n)
-  return sync_filter.Features(
+  return judges.Features(
     lips / np.linalg.norm(lips, axis=1, keepdims=True),
     said[20 : 20 + n],
     rng.random(n) < 0.8,
@@ -32,14 +31,14 @@ def features(offset, n=60, seed=0, noise=0.5):
 
 def test_similarity_by_shift_against_loops():
   rng = np.random.default_rng(3)
-  lips, speech = unit(rng, 25), unit(rng, 22)
-  counted = rng.random(22) < 0.7
-  found = sync_filter.similarity_by_shift(lips, speech, counted, 15)
+  lips = judges.Features(unit(rng, 25), unit(rng, 25), np.ones(25, bool))
+  speech = judges.Features(unit(rng, 22), unit(rng, 22), rng.random(22) < 0.7)
+  found = sync_filter.similarity_by_shift(lips, speech, 15)
   for k in range(-15, 16):
     pairs = [
-      float(speech[v] @ lips[v + k])
+      float(speech.speech[v] @ lips.lips[v + k])
       for v in range(22)
-      if counted[v] and 0 <= v + k < 25
+      if speech.has_speech[v] and 0 <= v + k < 22
     ]
     if len(pairs) < 8:
       assert np.isnan(found[15 + k])
@@ -56,7 +55,7 @@ def test_the_offset_is_found(offset):
 
 
 def test_too_little_speech_to_tell():
-  f = dataclasses.replace(features(0), counted=np.zeros(60, bool))
+  f = dataclasses.replace(features(0), has_speech=np.zeros(60, bool))
   assert sync_filter.measure(f, f) is None
   what, why = sync_filter.decide(None, sync_filter.Thresholds())
   assert what == sync_filter.DROPPED and "too little speech" in why
@@ -138,14 +137,3 @@ def test_shift_lays_what_belongs_together_beside_each_other(offset):
       np.testing.assert_allclose(
         shifted.mel[5:20], record.mel[begin + 5 : begin + 20], atol=1e-2
       )
-
-
-def test_speech_windows():
-  spec = WindowSpec(speech_threshold=-2.5)
-  mel = np.full((161, 80), -4.0, np.float32)
-  mel[80:] = 0.0
-  starts, counted = sync_filter.speech_windows(50, mel, spec)
-  assert len(starts) == len(counted) == 46
-  for start in (0, 10, 20, 30, 45):
-    mean = windows.mel_window(mel, start, 16).mean()
-    assert counted[start] == (mean > -2.5)

@@ -2,6 +2,7 @@
 
 import json
 import re
+import types
 
 import numpy as np
 import prepare_test
@@ -15,10 +16,9 @@ from w2l_jax import dataset
 def fixed(monkeypatch, syncs):
   """Lets an expert be of the opinion `syncs` {id: Sync} of this set."""
 
-  def make_embedder(checkpoint):
-    return lambda frames, mel: len(frames), {"image_size": FACE_SIZE}
-
-  monkeypatch.setattr(sync_filter, "make_embedder", make_embedder)
+  judge = types.SimpleNamespace(picture_size=FACE_SIZE)
+  monkeypatch.setattr(sync_filter, "load_judge", lambda checkpoint: judge)
+  monkeypatch.setattr(sync_filter, "features_of", lambda judge, example: 1)
   monkeypatch.setattr(synced_set.checkpoints, "step_folder", lambda path: path)
   order = iter(syncs)
   monkeypatch.setattr(sync_filter, "measure", lambda a, b: next(order))
@@ -97,23 +97,15 @@ def test_errors_say_what_to_do(data_dir, tmp_path, monkeypatch):
 
 
 def test_a_trained_expert_measures_records(data_dir, expert_run):
-  features_of, config = sync_filter.make_embedder(expert_run[0])
-  assert config["image_size"] == FACE_SIZE
+  judge = sync_filter.load_judge(expert_run[0])
+  assert judge.picture_size == FACE_SIZE
   split = dataset.Split(dataset.builder_dir(data_dir, FACE_SIZE), "train")
-  frames, mel = dataset.decode_frames(split[0]), split[0]["mel"]
-  features = features_of(frames, mel)
-  count = len(frames) - 4
-  assert features.lips.shape == features.speech.shape
-  assert len(features.lips) == len(features.counted) == count
-  np.testing.assert_allclose(
-    np.linalg.norm(features.lips, axis=1), 1, atol=1e-5
-  )
-  # The windows are the frames' own, whatever the batch they come in.
-  part = features_of(frames[5:15], mel[16:])
-  np.testing.assert_allclose(part.lips[0], features.lips[5], atol=1e-5)
-  np.testing.assert_allclose(part.speech[0], features.speech[5], atol=1e-5)
-  none = features_of(frames[:3], mel)
-  assert len(none.lips) == 0 and sync_filter.measure(none, none) is None
+  features = sync_filter.features_of(judge, split[0])
+  assert len(features) == len(split[0]["frames"]) - 4
+  assert isinstance(sync_filter.measure(features, features), sync_filter.Sync)
+  short = {**split[0], "frames": split[0]["frames"][:3]}
+  assert sync_filter.features_of(judge, short) is None
+  assert sync_filter.measure(None, None) is None
 
 
 def test_records_come_back_from_a_set(data_dir):

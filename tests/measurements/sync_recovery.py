@@ -16,7 +16,7 @@ import numpy as np
 from absl import app, flags
 
 from data_prep import records, sync_filter
-from w2l_jax import dataset
+from w2l_jax import dataset, judges
 
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Set.", required=True)
 _CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Expert.", required=True)
@@ -28,23 +28,22 @@ def moved(features, k):
   """The same clip with its pictures k frames late."""
   n = len(features.lips)
   lips, speech = max(0, -k), max(0, k)
-  return sync_filter.Features(
+  return judges.Features(
     features.lips[lips : n - speech],
     features.speech[speech : n - lips],
-    features.counted[speech : n - lips],
+    features.has_speech[speech : n - lips],
   )
 
 
 def main(argv):
   """Prints the figures."""
   del argv
-  features_of, config = sync_filter.make_embedder(_CHECKPOINT.value)
-  directory = dataset.builder_dir(_DATA_DIR.value, config["image_size"])
+  judge = sync_filter.load_judge(_CHECKPOINT.value)
+  directory = dataset.builder_dir(_DATA_DIR.value, judge.picture_size)
 
   def features(split):
     for i in range(min(_CLIPS.value, len(split))):
-      example = split[i]
-      yield features_of(dataset.decode_frames(example), example["mel"])
+      yield sync_filter.features_of(judge, split[i])
 
   val = list(features(dataset.Split(directory, "val")))
   test_split = dataset.Split(directory, "test")
@@ -83,8 +82,14 @@ def main(argv):
   for i, k in ((0, 7), (1, -4)):
     record = records.from_example(test_split[i], settings)
     record = sync_filter.shift(record, -k, settings["audio_padding"])
-    frames = dataset.decode_frames({"frames": np.array(record.frames, object)})
-    again = features_of(frames, record.mel)
+    again = sync_filter.features_of(
+      judge,
+      {
+        "frames": np.array(record.frames, object),
+        "audio": record.audio,
+        "mel": record.mel,
+      },
+    )
     sync = sync_filter.measure(again, again)
     print(json.dumps({"clip": i, "cut": k, "found": sync.offset}))
 
