@@ -1,7 +1,7 @@
 # make demo       set up, render a corpus, train, lip-sync, report
 # make test       set up and run the tests (10 minutes on two cores)
 # make lint       style
-# make test-browser  the demo's report in headless Chromium, which it installs
+# make test-browser  the reports in headless Chromium, which it installs
 # make compare-torch  everything against PyTorch, which it installs; a report
 # make test-slow  the tests that take minutes each
 # VENV=DIR and PYTHON=python3.12 choose the environment.

@@ -6,11 +6,15 @@ encodes by itself); what it writes is read by
 """
 
 import dataclasses
+import itertools
+import json
+from collections.abc import Iterator
 
 import numpy as np
 import tensorflow_datasets as tfds
 
-from data_prep import clips
+from data_prep import records
+from data_prep.settings import Settings
 
 NAME = "lipsync_dataset"
 
@@ -22,10 +26,12 @@ class LipsyncConfig(tfds.core.BuilderConfig):
   Attributes:
     splits: for each split, the paths of its prepared clips.
     settings: how the clips were made.
+    beam: whether a Beam pipeline packs them.
   """
 
   splits: dict[str, list[str]] = dataclasses.field(default_factory=dict)
-  settings: clips.Settings = dataclasses.field(default_factory=clips.Settings)
+  settings: Settings = dataclasses.field(default_factory=Settings)
+  beam: bool = False
 
 
 class LipsyncDataset(tfds.core.GeneratorBasedBuilder):
@@ -55,6 +61,8 @@ class LipsyncDataset(tfds.core.GeneratorBasedBuilder):
           "speaker": tfds.features.Text(),
           "crop_rule": tfds.features.Text(),
           "detector": tfds.features.Text(),
+          "confidence": tfds.features.Scalar(dtype=np.float32),
+          "sharpness": tfds.features.Scalar(dtype=np.float32),
         }
       ),
     )
@@ -67,27 +75,38 @@ class LipsyncDataset(tfds.core.GeneratorBasedBuilder):
     }
 
   def _generate_examples(self, paths):
-    settings = self.builder_config.settings
-    for path in paths:
-      for i, record in enumerate(clips.load_records(path)):
-        yield (
-          # TFDS wants unique keys: a second track `a_1` and a video may share
-          # their id, and no video's id holds a double slash.
-          f"{record.id}//{i}" if i else record.id,
-          {
-            "id": record.id,
-            "frames": record.frames,
-            "mel": record.mel,
-            "audio": record.audio,
-            "boxes": record.boxes,
-            "fps": 25.0,
-            "source": {
-              "file": record.file,
-              "start": record.start,
-              "sha256": record.sha256,
-            },
-            "speaker": record.speaker,
-            "crop_rule": settings.crop_rule,
-            "detector": settings.detector,
-          },
-        )
+    if not self.builder_config.beam:
+      return itertools.chain.from_iterable(map(examples, paths))
+    import apache_beam as beam
+
+    # Reshuffled: a runner may otherwise keep all of them on one worker.
+    return beam.Create(paths) | beam.Reshuffle() | beam.FlatMap(examples)
+
+
+def examples(path: str) -> Iterator[tuple[str, dict]]:
+  """Yields the keys and examples of one prepared clip."""
+  for i, record in enumerate(records.load_records(path)):
+    settings = json.loads(record.settings)
+    yield (
+      # TFDS wants unique keys: a second record `a_1` and a video may share
+      # their id, and no video's id holds a double slash.
+      f"{record.id}//{i}" if i else record.id,
+      {
+        "id": record.id,
+        "frames": record.frames,
+        "mel": record.mel,
+        "audio": record.audio,
+        "boxes": record.boxes,
+        "fps": 25.0,
+        "source": {
+          "file": record.file,
+          "start": record.start,
+          "sha256": record.sha256,
+        },
+        "speaker": record.speaker,
+        "crop_rule": settings["crop_rule"],
+        "detector": settings["detector"],
+        "confidence": record.confidence,
+        "sharpness": record.sharpness,
+      },
+    )

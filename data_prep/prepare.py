@@ -1,32 +1,48 @@
-"""From a folder of videos to a data set: listing, making clips, packing.
+"""From a folder of sources to a data set: making clips, packing, reporting.
 
-Every clip is kept as it is made, so an interrupted run goes on where it was,
-and one more video costs one video.  What one clip becomes is in clips.py.
+Every clip is kept as it is made (clip_store.py), so an interrupted run goes on
+where it was, and one more video costs one video.  Processes are isolation.py's,
+or those of a Beam runner (beam_pipeline.py).
 """
 
 import collections
-import concurrent.futures
 import contextlib
 import dataclasses
+import errno
+import functools
 import hashlib
 import io
 import json
-import multiprocessing
 import os
 import shutil
-import threading
 import time
+from collections.abc import Callable, Iterable, Iterator
 
-import cv2
 import tensorflow_datasets as tfds
 import tqdm
 
-from data_prep import clips, lipsync_dataset
+from data_prep import (
+  beam_pipeline,
+  clip_store,
+  lipsync_dataset,
+  records,
+  set_report,
+  sources,
+)
+from data_prep.clip_store import Job, write_json
+from data_prep.settings import Settings
+from data_prep.sources import PrepareError
 from w2l_jax import dataset
 
-
-class PrepareError(ValueError):
-  """Preparation cannot go on; the message says why and what to do."""
+# Errors that are not the clip's: the next clip would meet them too.
+_FATAL = {
+  errno.ENOSPC: "the disk is full",
+  errno.EDQUOT: "the quota is used up",
+  errno.EROFS: "the file system is read-only",
+  errno.EACCES: "writing is not allowed there",
+  errno.EPERM: "writing is not allowed there",
+  errno.ENOTDIR: "there is a file where a folder should be",
+}
 
 
 @dataclasses.dataclass
@@ -36,13 +52,14 @@ class Report:
   Attributes:
     made: clips made in this run.
     reused: clips that an earlier run had made.
-    set_aside: the reason for each video that was not used.
+    set_aside: the reason for each source that was not used.
     records: number of records in each split.
-    not_listed: videos that no split list names.
-    not_found: entries of split lists that no video has.
+    not_listed: sources that no split list names; they are not tried.
+    not_found: entries of split lists that have no source.
     kept: clips in all, made now or earlier.
     frames: frames of the clips made in this run.
     seconds: that making them took.
+    stages: seconds of processes by what they did in them, added up.
   """
 
   made: int = 0
@@ -54,224 +71,56 @@ class Report:
   kept: int = 0
   frames: int = 0
   seconds: float = 0.0
-
-
-def list_videos(folder: str) -> dict[str, str]:
-  """Lists every file below a folder as {clip id: path below the folder}.
-
-  The id is the path without its suffix, or with it where two files would
-  share one id.  Hidden files and folders are left out; files that are no
-  videos are not: they end up set aside with that reason.
-
-  Raises:
-    PrepareError: if there is no such folder, it holds no files, or the name of
-      one is not UTF-8.
-  """
-  if not os.path.isdir(folder):
-    raise PrepareError(
-      f"{folder}: no such folder; --input names that of the videos"
-    )
-  files = []
-  for parent, folders, names in os.walk(folder, followlinks=True):
-    folders[:] = sorted(f for f in folders if not f.startswith("."))
-    files += [
-      os.path.relpath(os.path.join(parent, name), folder)
-      for name in names
-      if not name.startswith(".")
-    ]
-  if not files:
-    raise PrepareError(
-      f"{folder}: has no files; --input names the folder of videos"
-    )
-  for file in files:
-    if file.encode(errors="replace").decode() != file:
-      raise PrepareError(
-        f"{folder}: the name of {ascii(file)} is not UTF-8; rename it"
-      )
-  stems = collections.Counter(os.path.splitext(file)[0] for file in files)
-  stems.update(files)  # a.mp4.mkv must not become the a.mp4 that is there.
-  ids = {}
-  for file in sorted(files):
-    stem = os.path.splitext(file)[0]
-    ids[(stem if stems[stem] == 1 else file).replace(os.sep, "/")] = file
-  return ids
-
-
-def read_splits(folder: str) -> dict[str, list[str]]:
-  """Reads train.txt, val.txt and test.txt: a clip id first on each line.
-
-  Raises:
-    PrepareError: if there is none of them, or a clip is in two.
-  """
-  splits = {}
-  for split in dataset.SPLITS:
-    path = os.path.join(folder, f"{split}.txt")
-    if os.path.exists(path):
-      with open(path) as f:
-        lines = [line.split()[0] for line in f if line.strip()]
-      splits[split] = [line.removesuffix(".mp4") for line in lines]
-  if not splits:
-    raise PrepareError(
-      f"{folder}: has none of train.txt, val.txt, test.txt; --splits names "
-      "the folder that holds them"
-    )
-  where = {}
-  for split, ids in splits.items():
-    for clip_id in ids:
-      if where.setdefault(clip_id, split) != split:
-        raise PrepareError(
-          f"{folder}: {clip_id} is listed in {where[clip_id]}.txt and in "
-          f"{split}.txt"
-        )
-  return splits
-
-
-def hash_split(clip_id: str, val_fraction: float, test_fraction: float) -> str:
-  """Assigns a clip to a split by its id alone, so that it never moves."""
-  digest = hashlib.sha256(clip_id.encode()).digest()
-  u = int.from_bytes(digest[:8], "big") / 2**64
-  if u < test_fraction:
-    return "test"
-  return "val" if u < test_fraction + val_fraction else "train"
+  stages: dict[str, float] = dataclasses.field(default_factory=dict)
 
 
 # --- Making clips -----------------------------------------------------------
 
 
-def _stamp(path: str) -> list[int]:
-  """Size and time of a source: a changed file is prepared again."""
-  try:
-    stat = os.stat(path)
-  except OSError:
-    return [-1, -1]  # A link to nowhere: a file like others, set aside.
-  return [stat.st_size, stat.st_mtime_ns]
-
-
-def _clip_file(clip_dir: str, clip_id: str) -> str:
-  """Where a clip is kept: its hash keeps names short and folders flat."""
-  digest = hashlib.sha256(clip_id.encode()).hexdigest()[:20]
-  return os.path.join(clip_dir, digest[:2], digest)
-
-
-def _write_json(path: str, value) -> None:
-  partial = f"{path}.{os.getpid()}.partial"
-  with open(partial, "w") as f:
-    json.dump(value, f, indent=1, sort_keys=True)
-    f.write("\n")
-  os.replace(partial, path)
-
-
-def _read_status(clip_dir: str, clip_id: str, stamp: list[int]) -> dict | None:
-  """Returns what an earlier run noted of a clip, if it is still valid."""
-  path = _clip_file(clip_dir, clip_id)
-  try:
-    with open(f"{path}.json") as f:
-      status = json.load(f)
-  except (FileNotFoundError, json.JSONDecodeError):
-    return None
-  if status["stamp"] != stamp:
-    return None
-  if status["reason"] is None and not os.path.exists(f"{path}.npz"):
-    return None
-  return status
-
-
-def _make_clip(job: tuple) -> dict:
-  """Makes one clip in a worker process and notes how it went."""
-  folder, file, clip_id, settings, clip_dir = job
-  cv2.setNumThreads(1)  # Processes are the parallelism.
-  path = _clip_file(clip_dir, clip_id)
-  os.makedirs(os.path.dirname(path), exist_ok=True)
-  status = {
-    "id": clip_id,
-    "stamp": _stamp(os.path.join(folder, file)),
-    "reason": None,
-    "frames": 0,
-  }
-  try:
-    records = clips.make_records(folder, file, clip_id, settings)
-    clips.save_records(f"{path}.npz", records)
-    status["frames"] = sum(len(record.frames) for record in records)
-  except clips.SetAside as e:
-    status["reason"] = str(e)
-  # Written last: a clip without it is not there.
-  _write_json(f"{path}.json", status)
-  return status
-
-
-def _end_with_parent() -> None:
-  """Ends this worker when its parent is killed: else it would wait for ever."""
-
-  def wait():
-    multiprocessing.parent_process().join()
-    os._exit(1)
-
-  threading.Thread(target=wait, daemon=True).start()
-
-
 def make_clips(
-  folder: str,
-  ids: dict[str, str],
-  settings: clips.Settings,
-  clip_dir: str,
-  workers: int,
+  jobs: list[Job], engine: Callable[[list[Job]], Iterable[dict]]
 ) -> tuple[dict[str, str], Report]:
   """Makes every clip that is not made yet.
 
   Args:
-    folder: of the videos.
-    ids: of list_videos.
-    settings: of the clips.
-    clip_dir: where clips are kept.
-    workers: processes.
+    jobs: all clips.
+    engine: makes those of a list, yields the status of each.
 
   Returns:
     ({clip id: file of its records}, a report).
   """
-  report, files, jobs = Report(), {}, []
-  os.makedirs(clip_dir, exist_ok=True)
+  report, files, missing = Report(), {}, []
+  by_id = {job.clip_id: job for job in jobs}
+  stages = collections.Counter()
 
-  def note(clip_id, status):
+  def note(status):
+    job = by_id[status["id"]]
     if status["reason"] is None:
-      files[clip_id] = f"{_clip_file(clip_dir, clip_id)}.npz"
+      files[job.clip_id] = f"{job.path}.npz"
     else:
-      report.set_aside[ids[clip_id]] = status["reason"]
+      report.set_aside[job.file] = status["reason"]
 
-  for clip_id, file in ids.items():
-    status = _read_status(clip_dir, clip_id, _stamp(os.path.join(folder, file)))
+  for job in jobs:
+    status = clip_store.read_status(job)
     if status is None:
-      jobs.append((folder, file, clip_id, settings, clip_dir))
+      missing.append(job)
     else:
-      note(clip_id, status)
+      note(status)
       report.reused += status["reason"] is None
   start = time.monotonic()
-  # Spawned, not forked: JAX and PyAV have threads that a fork would lose.
-  with concurrent.futures.ProcessPoolExecutor(
-    max_workers=max(1, min(workers, len(jobs))),
-    mp_context=multiprocessing.get_context("spawn"),
-    initializer=_end_with_parent,
-  ) as pool:
-    try:
-      for status in tqdm.tqdm(
-        pool.map(_make_clip, jobs, chunksize=1),
-        total=len(jobs),
-        desc="clips",
-        unit="clip",
-        disable=not jobs,
-      ):
-        note(status["id"], status)
-        report.made += status["reason"] is None
-        report.frames += status["frames"]
-    except BaseException as e:
-      pool.shutdown(wait=False, cancel_futures=True)
-      if isinstance(e, concurrent.futures.process.BrokenProcessPool):
-        raise PrepareError(
-          f"{folder}: a worker process died (out of memory, or a crash in a "
-          "decoder); the clips made so far are kept, run the same command "
-          "again, with fewer --workers if memory is short"
-        ) from e
-      raise
+  for status in tqdm.tqdm(
+    engine(missing),
+    total=len(missing),
+    desc="clips",
+    unit="clip",
+    disable=not missing,
+  ):
+    note(status)
+    report.made += status["reason"] is None
+    report.frames += status["frames"]
+    stages.update(status["laps"])
   report.seconds = time.monotonic() - start
+  report.stages = dict(stages)
   report.kept = len(files)
   return files, report
 
@@ -280,7 +129,10 @@ def make_clips(
 
 
 def pack(
-  files: dict[str, list[str]], settings: clips.Settings, output: str
+  files: dict[str, list[str]],
+  settings: Settings,
+  output: str,
+  beam_options: list[str] | None = None,
 ) -> str:
   """Packs prepared clips into shards, unless the same are packed already.
 
@@ -288,6 +140,7 @@ def pack(
     files: for each split, the files of its clips.
     settings: that they were made with.
     output: folder of the data set.
+    beam_options: of a Beam runner that does it; None: this process does.
 
   Returns:
     The folder of the shards.
@@ -297,7 +150,7 @@ def pack(
   """
   directory = dataset.builder_dir(output, settings.image_size)
   contents = {
-    split: [[os.path.basename(path), _stamp(path)] for path in paths]
+    split: [[os.path.basename(path), sources.stamp(path)] for path in paths]
     for split, paths in files.items()
   }
   digest = hashlib.sha256(
@@ -324,9 +177,13 @@ def pack(
       description=f"{settings.image_size}-pixel face crops",
       splits=files,
       settings=settings,
+      beam=beam_options is not None,
     ),
     file_format="array_record",
   )
+  download = {}
+  if beam_options is not None:
+    download["beam_options"] = beam_pipeline.options(beam_options)
   tfds.disable_progress_bar()
   try:
     # It tells of downloads that there are none of.
@@ -334,14 +191,15 @@ def pack(
       builder.download_and_prepare(
         download_config=tfds.download.DownloadConfig(
           # No fetching, no statistics that would need TensorFlow.
-          compute_stats=tfds.download.ComputeStatsMode.SKIP
+          compute_stats=tfds.download.ComputeStatsMode.SKIP,
+          **download,
         )
       )
-  except clips.DamagedClip as e:
+  except records.DamagedClip as e:
     raise PrepareError(str(e)) from e
   packed = dataset.builder_dir(packing, settings.image_size)
   dataset.write_indices(packed)
-  _write_json(os.path.join(packed, dataset.PREPARATION_FILE), preparation)
+  write_json(os.path.join(packed, dataset.PREPARATION_FILE), preparation)
   shutil.rmtree(directory, ignore_errors=True)
   os.makedirs(os.path.dirname(directory), exist_ok=True)
   os.replace(packed, directory)
@@ -349,48 +207,83 @@ def pack(
   return directory
 
 
+# --- All of it --------------------------------------------------------------
+
+
 def prepare(
   folder: str,
   output: str,
-  settings: clips.Settings,
+  settings: Settings,
   *,
   splits_folder: str | None = None,
   val_fraction: float = 0.05,
   test_fraction: float = 0.05,
   workers: int = 1,
+  clip_timeout: float = 120.0,
+  beam_options: list[str] | None = None,
 ) -> Report:
   """Prepares a folder of videos; see launch/prepare_data.py for the arguments.
 
   Raises:
-    PrepareError: if nothing can be prepared.
+    PrepareError: if nothing can be prepared, or not written.
   """
-  ids = list_videos(folder)
-  listed = read_splits(splits_folder) if splits_folder else None
-  clip_dir = os.path.join(output, "clips", settings.key())
-  files, report = make_clips(folder, ids, settings, clip_dir, workers)
-
-  assigned: dict[str, list[str]] = collections.defaultdict(list)
-  if listed is None:
-    for clip_id in sorted(files):
-      split = hash_split(clip_id, val_fraction, test_fraction)
-      assigned[split].append(files[clip_id])
-  else:
-    for split, clip_ids in listed.items():
-      assigned[split] = [files[i] for i in sorted(set(clip_ids) & set(files))]
-    everything = set().union(*listed.values())
-    report.not_listed = sorted(set(ids) - everything)
-    report.not_found = sorted(everything - set(ids))
-  assigned = {split: paths for split, paths in assigned.items() if paths}
-  _write_json(os.path.join(output, "report.json"), dataclasses.asdict(report))
-  if not assigned:
-    reasons = collections.Counter(report.set_aside.values()).most_common(3)
-    why = "; ".join(f"{count} x {reason}" for reason, count in reasons)
-    raise PrepareError(
-      f"{folder}: of {len(ids)} files none gave a clip for a split: "
-      + (why or "the split lists name none of them")
+  ids = sources.list_sources(folder)
+  not_listed, not_found = [], []
+  if splits_folder:
+    split_of, not_listed, not_found = sources.assign(
+      ids, sources.read_splits(splits_folder)
     )
-  directory = pack(assigned, settings, output)
-  for split in assigned:
-    report.records[split] = len(dataset.Split(directory, split))
-  _write_json(os.path.join(output, "report.json"), dataclasses.asdict(report))
+  else:
+    split_of = {
+      i: sources.hash_split(i, val_fraction, test_fraction) for i in ids
+    }
+  clip_dir = os.path.join(output, "clips", settings.key())
+  jobs = [
+    Job(folder, ids[i], i, settings, clip_dir) for i in ids if i in split_of
+  ]
+  with clear_errors(output):
+    os.makedirs(clip_dir, exist_ok=True)
+    if beam_options is None:
+      engine = functools.partial(
+        clip_store.make, workers=workers, clip_timeout=clip_timeout
+      )
+    else:
+      engine = functools.partial(
+        beam_pipeline.make, beam_options=beam_options, clip_timeout=clip_timeout
+      )
+    files, report = make_clips(jobs, engine)
+    report.not_listed, report.not_found = not_listed, not_found
+    assigned: dict[str, list[str]] = {}
+    for split in dataset.SPLITS:
+      paths = [files[i] for i in sorted(files) if split_of[i] == split]
+      if paths:
+        assigned[split] = paths
+    report_file = os.path.join(output, "report.json")
+    write_json(report_file, dataclasses.asdict(report))
+    if not assigned:
+      reasons = collections.Counter(report.set_aside.values()).most_common(3)
+      why = "; ".join(f"{count} x {reason}" for reason, count in reasons)
+      raise PrepareError(
+        f"{folder}: of {len(jobs)} sources none gave a clip: {why}"
+      )
+    directory = pack(assigned, settings, output, beam_options)
+    for split in assigned:
+      report.records[split] = len(dataset.Split(directory, split))
+    write_json(report_file, dataclasses.asdict(report))
+    set_report.write(output, settings.image_size)
   return report
+
+
+@contextlib.contextmanager
+def clear_errors(output: str) -> Iterator[None]:
+  """Says in one sentence why a folder cannot be written."""
+  try:
+    yield
+  except OSError as e:
+    if e.errno not in _FATAL:
+      raise
+    raise PrepareError(
+      f"{e.filename or output}: cannot be written: {_FATAL[e.errno]}; what is "
+      "made so far is kept, so mend that and run the same command again, or "
+      "name another --output"
+    ) from e

@@ -18,7 +18,7 @@ import numpy as np
 import tqdm
 
 from data_prep import articulation, face_renderer, speech_synthesis
-from w2l_jax import audio, dataset, video, windows
+from w2l_jax import audio, dataset, video_writer, windows
 
 # Silence before the speech begins.
 _LEAD_SECONDS = 0.2
@@ -235,7 +235,7 @@ def _render_clip(job) -> None:
   np.savez(f"{truth}.partial.npz", **face_renderer.true_mouth(identity, track))
   os.replace(f"{truth}.partial.npz", truth)
   # The video comes last: where it is, everything of the clip is.
-  with video.VideoWriter(
+  with video_writer.VideoWriter(
     path, windows.FPS, audio.resample(waveform, speech.sample_rate)
   ) as writer:
     for frame in _renderer(clip.face_seed).render(

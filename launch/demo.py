@@ -28,12 +28,14 @@ from w2l_jax import (
   checkpoints,
   dataset,
   inference,
+  lip_syncer,
   metrics,
   sharding,
   train_expert,
   train_generator,
   train_loop,
   video,
+  video_writer,
   windows,
 )
 from w2l_jax.evaluation import mouth_measure
@@ -265,9 +267,10 @@ def run(workdir: str, seed: int, size: str, workers: int) -> dict:
       for k in ("face", "speech")
     )
     outfile = os.path.join(workdir, "lipsync.mp4")
-    done = inference.lipsync(
-      os.path.join(workdir, "generator"), face, speech, outfile
+    syncer = lip_syncer.LipSyncer.from_checkpoint(
+      os.path.join(workdir, "generator")
     )
+    done = syncer.write(face, speech, outfile, progress=True)
     before = os.path.join(workdir, "input.mp4")
     _write_input(face, speech, before, done.frames)
     _write_strip(before, outfile, os.path.join(workdir, "strip.png"))
@@ -295,7 +298,7 @@ def _write_input(face: str, speech: str, path: str, frames: int) -> None:
   """Writes the face video, unchanged, with the other clip's sound."""
   waveform, rate = video.read_audio(speech)
   pictures = list(video.frames_at_rate(face, windows.FPS))
-  with video.VideoWriter(path, windows.FPS, waveform, rate) as writer:
+  with video_writer.VideoWriter(path, windows.FPS, waveform, rate) as writer:
     for i in range(frames):
       writer.write(pictures[i % len(pictures)])
 

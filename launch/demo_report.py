@@ -2,15 +2,12 @@
 
 import glob
 import html
-import io
 import os
 import string
 
-import matplotlib
-
-matplotlib.use("Agg")  # No display is needed, and none may be at hand.
 import matplotlib.pyplot as plt
 
+from launch import html_page
 from w2l_jax import metrics, windows
 
 HEADLINES = (
@@ -53,25 +50,7 @@ _PAGE = string.Template("""<!doctype html>
 <title>w2l_jax demo</title>
 <link rel="icon" href="data:,">
 <style>
-body { font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto;
-       max-width: 62rem; padding: 0 1rem; color: #222; background: #fff; }
-h1, h2 { line-height: 1.2; } h2 { margin-top: 2.5rem; }
-.row { display: flex; flex-wrap: wrap; gap: 1.5rem; }
-figure { margin: 0; flex: 1 1 20rem; }
-figcaption { color: #555; font-size: .9rem; }
-video, img, svg { max-width: 100%; height: auto; }
-video { width: 100%; background: #000; }
-img.samples { image-rendering: auto; width: 100%; }
-table { border-collapse: collapse; width: 100%; }
-td, th { text-align: left; padding: .3rem .6rem; border-bottom: 1px solid #ddd;
-         vertical-align: top; }
-td.n { text-align: right; font-variant-numeric: tabular-nums; }
-.head { display: flex; flex-wrap: wrap; gap: 1rem; }
-.head div { flex: 1 1 9rem; border: 1px solid #ddd; border-radius: .4rem;
-            padding: .6rem .8rem; }
-.head b { display: block; font-size: 1.6rem; }
-button { font: inherit; padding: .3rem .8rem; }
-</style>
+$style</style>
 </head>
 <body>
 <h1>A face says a sentence it never said</h1>
@@ -128,15 +107,6 @@ document.getElementById("both").addEventListener("click", () => {
 """)
 
 
-def _svg(figure) -> str:
-  """Returns a plot as SVG to be put into the page."""
-  out = io.StringIO()
-  figure.savefig(out, format="svg", bbox_inches="tight")
-  plt.close(figure)
-  text = out.getvalue()
-  return text[text.index("<svg") :]
-
-
 def _tracks_plot(pair: dict) -> str:
   figure, axes = plt.subplots(figsize=(9, 3))
   styles = {
@@ -167,7 +137,7 @@ def _tracks_plot(pair: dict) -> str:
     frameon=False, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1)
   )
   axes.spines[["top", "right"]].set_visible(False)
-  return _svg(figure)
+  return html_page.svg(figure)
 
 
 def _curve(workdir: str, names: dict[str, str]) -> str:
@@ -186,19 +156,7 @@ def _curve(workdir: str, names: dict[str, str]) -> str:
   axes.legend(frameon=False)
   axes.grid(alpha=0.3, which="both")
   axes.spines[["top", "right"]].set_visible(False)
-  return _svg(figure)
-
-
-def _rows(rows) -> str:
-  return "".join(
-    "<tr>"
-    + "".join(
-      f'<td class="n">{c}</td>' if i == 1 else f"<td>{html.escape(str(c))}</td>"
-      for i, c in enumerate(row)
-    )
-    + "</tr>"
-    for row in rows
-  )
+  return html_page.svg(figure)
 
 
 def write(workdir: str, summary: dict, pairs: list[dict]) -> None:
@@ -226,6 +184,7 @@ def write(workdir: str, summary: dict, pairs: list[dict]) -> None:
   machine = summary["machine"]
   total = sum(summary["seconds"].values())
   page = _PAGE.substitute(
+    style=html_page.STYLE,
     clips=summary["clips"],
     face=html.escape(summary["face"]),
     speech=html.escape(summary["speech"]),
@@ -247,7 +206,7 @@ def write(workdir: str, summary: dict, pairs: list[dict]) -> None:
       },
     ),
     samples=samples,
-    figures=_rows(
+    figures=html_page.rows(
       (
         name,
         f"{summary[name]:.3f}"
@@ -257,7 +216,7 @@ def write(workdir: str, summary: dict, pairs: list[dict]) -> None:
       )
       for name, meaning in _MEANINGS.items()
     ),
-    seconds=_rows(
+    seconds=html_page.rows(
       [
         *((k, f"{v:.0f}") for k, v in summary["seconds"].items()),
         ("all", f"{total:.0f}"),
@@ -268,7 +227,4 @@ def write(workdir: str, summary: dict, pairs: list[dict]) -> None:
       f"{machine['platform']}, Python {machine['python']}, JAX {machine['jax']}"
     ),
   )
-  path = os.path.join(workdir, "report.html")
-  with open(f"{path}.partial", "w", encoding="utf-8") as f:
-    f.write(page)
-  os.replace(f"{path}.partial", path)
+  html_page.write(os.path.join(workdir, "report.html"), page)

@@ -2,10 +2,12 @@ r"""Prepares a folder of talking videos for training.
 
   python -m launch.prepare_data --input=VIDEOS --output=DATA_DIR
 
-Every file below VIDEOS is tried; what cannot be used is set aside with its
-reason in DATA_DIR/report.json.  Splits come from lists (--splits=FOLDER with
-train.txt, val.txt, test.txt, one path without suffix a line) or from a stable
-hash of the path.  Interrupted and run again, it goes on where it was.
+Every file below VIDEOS is tried, and every folder of crops that Wav2Lip's
+preprocess.py left; what cannot be used is set aside with its reason in
+DATA_DIR/report.json.  Splits come from lists (--splits=FOLDER with train.txt,
+val.txt, test.txt, one path without suffix a line: LRS2's lists, or Wav2Lip's
+filelists) or from a stable hash of the path.  Interrupted and run again, it
+goes on where it was.
 """
 
 import collections
@@ -33,8 +35,18 @@ _TEST = flags.DEFINE_float(
 _SIZE = flags.DEFINE_integer(
   "image_size", 96, "Side of the face crops, pixels.", lower_bound=24
 )
-_DETECTOR = flags.DEFINE_enum(
-  "detector", "mtcnn", sorted(detectors.DETECTORS), "Face detector."
+_DETECTOR = flags.DEFINE_string(
+  "detector",
+  "mtcnn",
+  f"Face detector: {', '.join(sorted(detectors.DETECTORS))}, yunet:FILE with "
+  "YuNet's ONNX file, or boxes:FOLDER with a CSV file of boxes for each clip.",
+)
+_FACES = flags.DEFINE_enum(
+  "faces",
+  "largest",
+  ["largest", "all"],
+  "Which of several faces at the same time.  With all, filter the set by "
+  "launch.filter_sync afterwards: most are not who speaks.",
 )
 _PADDING = flags.DEFINE_enum(
   "audio_padding",
@@ -44,6 +56,20 @@ _PADDING = flags.DEFINE_enum(
 )
 _WORKERS = flags.DEFINE_integer(
   "workers", os.cpu_count(), "Processes.", lower_bound=1
+)
+_TIMEOUT = flags.DEFINE_float(
+  "clip_timeout",
+  120.0,
+  "Seconds that a clip may take, and one more for every 100 kB of its file, "
+  "before it is set aside.",
+  lower_bound=0.0,
+)
+_BEAM = flags.DEFINE_multi_string(
+  "beam",
+  None,
+  "A flag of Apache Beam, as --beam=--runner=DirectRunner; may be repeated. "
+  "Then a Beam runner makes and packs the clips; its workers must see "
+  "both folders under the same paths.",
 )
 
 
@@ -59,14 +85,19 @@ def main(argv):
       clips.Settings(
         image_size=_SIZE.value,
         detector=_DETECTOR.value,
+        faces=_FACES.value,
         audio_padding=_PADDING.value,
       ),
       splits_folder=_SPLITS.value,
       val_fraction=_VAL.value,
       test_fraction=_TEST.value,
       workers=_WORKERS.value,
+      clip_timeout=_TIMEOUT.value,
+      beam_options=_BEAM.value,
     )
-  except (prepare.PrepareError, dataset.DatasetError) as e:
+  except KeyboardInterrupt:
+    sys.exit("\ninterrupted: the same command goes on where it was")
+  except (prepare.PrepareError, dataset.DatasetError, ImportError) as e:
     sys.exit(f"error: {e}")
   by_reason = collections.defaultdict(list)
   for file, reason in sorted(report.set_aside.items()):
@@ -75,7 +106,9 @@ def main(argv):
     more = f" and {len(files) - 3} more" if len(files) > 3 else ""
     print(f"set aside: {', '.join(files[:3])}{more}: {reason}")
   if report.not_listed:
-    print(f"{len(report.not_listed)} clips are in no split list")
+    print(
+      f"{len(report.not_listed)} clips are in no split list and were not tried"
+    )
   if report.not_found:
     print(f"{len(report.not_found)} entries of the split lists have no video")
   if report.made:
@@ -83,6 +116,10 @@ def main(argv):
       f"made {report.made} clip(s), {report.frames} frames in "
       f"{report.seconds:.0f} s: {report.frames / report.seconds:.0f} frames/s"
     )
+    total = sum(report.stages.values())
+    stages = sorted(report.stages.items(), key=lambda item: -item[1])
+    shares = ", ".join(f"{name} {s / total:.0%}" for name, s in stages)
+    print(f"of the processes' time: {shares}")
   counts = ", ".join(f"{split} {n}" for split, n in report.records.items())
   for split in dataset.SPLITS:
     if not report.records.get(split):

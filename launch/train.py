@@ -17,7 +17,7 @@ import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from launch import distributed
+from launch import distributed, flag_parsing
 from w2l_jax import (
   checkpoints,
   dataset,
@@ -66,7 +66,7 @@ def _train() -> None:
   try:
     data_dir = config.data.dir
   except OSError as e:  # A config file that could not be read tells only here.
-    sys.exit(_config_error(e))
+    sys.exit(flag_parsing.config_error(e))
   if not data_dir:
     sys.exit(
       "error: config.data.dir is not set: give the --output of "
@@ -88,19 +88,5 @@ def _train() -> None:
     )
 
 
-def _parse_flags(argv):
-  """Parses flags; a config that cannot be had is one sentence."""
-  try:
-    return app.parse_flags_with_usage(argv)
-  except (AttributeError, KeyError, OSError) as e:
-    sys.exit(_config_error(e))
-
-
-def _config_error(e: Exception) -> str:
-  """One sentence of an exception of ml_collections."""
-  text = str(e.args[-1] if e.args else e).replace("\\n", " ")
-  return f"error: --config: {' '.join(text.split())}"
-
-
 if __name__ == "__main__":
-  app.run(main, flags_parser=_parse_flags)
+  app.run(main, flags_parser=flag_parsing.parse)

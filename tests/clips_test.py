@@ -20,6 +20,7 @@ from conftest import (
 )
 
 from data_prep import clips
+from data_prep import records as records_lib
 from w2l_jax import audio
 
 SIZE = SETTINGS.image_size
@@ -29,7 +30,7 @@ EYES_AND_MOUTH = ((107, 104), (151, 107), (125, 153))
 GREY = np.full((256, 256, 3), 128, np.uint8)
 
 
-def make(folder, file: str) -> list[clips.Record]:
+def make(folder, file: str) -> list[records_lib.Record]:
   return clips.make_records(str(folder), file, file.rsplit(".", 1)[0], SETTINGS)
 
 
@@ -59,7 +60,7 @@ def cut(frame: np.ndarray, box: np.ndarray) -> np.ndarray:
   return cv2.resize(frame[y1:y2, x1:x2], (SIZE, SIZE))
 
 
-def check_crops(record: clips.Record, source: list[np.ndarray]) -> None:
+def check_crops(record: records_lib.Record, source: list[np.ndarray]) -> None:
   """Each crop is its own source frame's: the very same JPEG."""
   assert len(record.frames) == len(source) == len(record.boxes)
   for i, (data, frame, box) in enumerate(
@@ -194,8 +195,8 @@ def test_a_face_that_goes_away_gives_two_records(two_tracks):
   assert [record.id for record in records] == ["gone", "gone_1"]
   first, second = records
   assert first.start == 0 and second.start == 60 / 25
-  # The detector sees every fifth frame: it last saw the face in frame 25.
-  assert len(first.frames) == 26 and len(second.frames) == 40
+  # Both cuts are seen, so that each face is there to its scene's last frame.
+  assert len(first.frames) == 30 and len(second.frames) == 40
   for record in records:
     assert np.isfinite(record.boxes).all()
 
@@ -217,6 +218,39 @@ def test_both_records_crops_and_sound_belong_together(two_tracks):
     assert lag(kept, written[begin:end]) == 0
 
 
+def test_of_two_faces_the_larger_unless_all_are_wanted(tmp_path):
+  small, large = talking_frames(20, 7, size=160), talking_frames(20, 8)
+  frames = []
+  for a, b in zip(small, large, strict=True):
+    frame = np.full((256, 416, 3), 128, np.uint8)
+    frame[96:, :160], frame[:, 160:] = a, b
+    frames.append(frame)
+  write_video(tmp_path / "two.mp4", frames, babble(0.8, 7))
+  (record,) = make(tmp_path, "two.mp4")
+  assert (record.boxes[:, 0] > 200).all() and len(record.frames) == 20
+  everyone = dataclasses.replace(SETTINGS, faces="all")
+  records = clips.make_records(str(tmp_path), "two.mp4", "two", everyone)
+  assert sorted(r.boxes[0, 0] > 200 for r in records) == [False, True]
+  assert [r.id for r in records] == ["two", "two_1"]
+  for record in records:
+    assert 0.9 < record.confidence <= 1
+    np.testing.assert_array_equal(record.mel, records[0].mel)
+
+
+def test_long_tracks_become_records_of_equal_length(good):
+  path, _, whole = good
+  settings = dataclasses.replace(SETTINGS, max_frames=16)
+  parts = clips.make_records(str(path.parent), path.name, "hello", settings)
+  assert [len(p.frames) for p in parts] == [15, 15]
+  assert [p.id for p in parts] == ["hello", "hello_1"]
+  assert [p.start for p in parts] == [0, 15 / 25]
+  assert [*parts[0].frames, *parts[1].frames] == whole.frames
+  sound = decode_sound(path)
+  np.testing.assert_array_equal(
+    parts[1].mel, audio.log_mel(sound[15 * 640 : 30 * 640])
+  )
+
+
 def test_thirty_frames_a_second_become_twenty_five(tmp_path):
   write_video(
     tmp_path / "fast.mp4", talking_frames(45, 6), babble(1.5, 6), fps=30
@@ -236,12 +270,12 @@ def test_thirty_frames_a_second_become_twenty_five(tmp_path):
 def test_records_survive_a_file_bit_for_bit(two_tracks, good, tmp_path):
   _, _, single = good
   for records in (two_tracks[1], [single]):
-    clips.save_records(str(tmp_path / "clip.npz"), records)
+    records_lib.save_records(str(tmp_path / "clip.npz"), records)
     assert [p.name for p in tmp_path.iterdir()] == ["clip.npz"]
-    again = clips.load_records(str(tmp_path / "clip.npz"))
+    again = records_lib.load_records(str(tmp_path / "clip.npz"))
     assert len(again) == len(records)
     for a, b in zip(records, again, strict=True):
-      for field in dataclasses.fields(clips.Record):
+      for field in dataclasses.fields(records_lib.Record):
         x, y = getattr(a, field.name), getattr(b, field.name)
         assert type(x) is type(y), field.name
         if isinstance(x, np.ndarray):
@@ -276,10 +310,10 @@ def _npz(**arrays) -> bytes:
 )  # fmt: skip
 def test_a_damaged_file_is_named(good, tmp_path, damage):
   path = tmp_path / "damaged.npz"
-  clips.save_records(str(path), [good[2]])
+  records_lib.save_records(str(path), [good[2]])
   path.write_bytes(damage(path.read_bytes()))
   with pytest.raises(ValueError, match="damaged.npz.*run the same command"):
-    clips.load_records(str(path))
+    records_lib.load_records(str(path))
 
 
 def test_flipped_bits_are_named_or_harmless(good, tmp_path):
@@ -287,7 +321,7 @@ def test_flipped_bits_are_named_or_harmless(good, tmp_path):
   record = dataclasses.replace(
     good[2], frames=good[2].frames[:2], audio=b"sound", mel=good[2].mel[:3]
   )
-  clips.save_records(str(path), [record])
+  records_lib.save_records(str(path), [record])
   data = path.read_bytes()
   # The zip's directory and the arrays' headers above all.
   rng = np.random.default_rng(0)
@@ -300,7 +334,7 @@ def test_flipped_bits_are_named_or_harmless(good, tmp_path):
       data[:place] + bytes([data[place] ^ bit]) + data[place + 1 :]
     )
     try:
-      (loaded,) = clips.load_records(str(path))
+      (loaded,) = records_lib.load_records(str(path))
     except ValueError as e:
       assert "flipped.npz" in str(e), place
       noticed += 1
@@ -324,15 +358,15 @@ def test_half_a_file_never_has_the_final_name(
   with monkeypatch.context() as patch:
     patch.setattr(np, "savez", stop_half_way)
     with pytest.raises(error):
-      clips.save_records(str(path), [good[2]])
+      records_lib.save_records(str(path), [good[2]])
   assert not list(tmp_path.iterdir())
   # A complete one that was there stays.
-  clips.save_records(str(path), [good[2]])
+  records_lib.save_records(str(path), [good[2]])
   before = path.read_bytes()
   with monkeypatch.context() as patch:
     patch.setattr(np, "savez", stop_half_way)
     with pytest.raises(error):
-      clips.save_records(str(path), [good[2]])
+      records_lib.save_records(str(path), [good[2]])
   assert [p.name for p in tmp_path.iterdir()] == ["clip.npz"]
   assert path.read_bytes() == before
 

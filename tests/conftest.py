@@ -32,7 +32,7 @@ from absl import flags
 
 from configs import expert_grid, gan_grid
 from data_prep import clips, prepare
-from w2l_jax import metrics, train_expert, train_generator, video
+from w2l_jax import metrics, train_expert, train_generator, video_writer
 
 REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
 GRID = REPOSITORY.parent / "shared" / "data" / "grid_s1"
@@ -103,7 +103,7 @@ def write_video(
   path, frames, waveform=None, fps=25, sample_rate=SAMPLE_RATE
 ) -> None:
   """Writes frames and sound with the project's own writer."""
-  with video.VideoWriter(path, fps, waveform, sample_rate) as writer:
+  with video_writer.VideoWriter(path, fps, waveform, sample_rate) as writer:
     for frame in frames:
       writer.write(frame)
 

@@ -13,7 +13,7 @@ import pytest
 import tensorflow_datasets as tfds
 from conftest import CLIP_SECONDS, SETTINGS, babble
 
-from data_prep import clips
+from data_prep import records
 from w2l_jax import audio, dataset
 
 SIZE = SETTINGS.image_size
@@ -30,11 +30,11 @@ def builder_dir(data_dir) -> pathlib.Path:
 
 
 @pytest.fixture(scope="module")
-def prepared(data_dir) -> dict[str, clips.Record]:
+def prepared(data_dir) -> dict[str, records.Record]:
   """{id: record} as the clips were made, before they were packed."""
   made = {}
   for path in pathlib.Path(data_dir).glob("clips/*/*/*.npz"):
-    made |= {record.id: record for record in clips.load_records(str(path))}
+    made |= {record.id: record for record in records.load_records(str(path))}
   assert len(made) == len(CLIP_SECONDS)
   return made
 
@@ -47,7 +47,7 @@ def copy(data_dir, tmp_path) -> pathlib.Path:
   return target
 
 
-def check_record(record: dict, made: clips.Record) -> None:
+def check_record(record: dict, made: records.Record) -> None:
   """A record as TFDS reads it equals the prepared clip, bit for bit."""
   assert record["id"].decode() == made.id
   assert [bytes(frame) for frame in record["frames"]] == made.frames

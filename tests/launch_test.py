@@ -2,7 +2,9 @@
 
 import json
 import os
+import shutil
 
+import pytest
 from commands import run
 
 
@@ -59,29 +61,91 @@ def test_a_misspelt_config_is_named(tmp_path):
 
 
 def test_evaluate_expert(expert_run, tmp_path):
-  out = tmp_path / "expert.json"
-  done = run("evaluate", f"--checkpoint={expert_run[0]}", f"--outfile={out}")
+  out = tmp_path / "expert"
+  done = run("evaluate", f"--checkpoint={expert_run[0]}", f"--outdir={out}")
   assert done.returncode == 0, done.stderr
-  report = json.loads(out.read_text())
+  report = json.loads((out / "metrics.json").read_text())
   assert report["split"] == "test" and report["clips"] == 1
-  assert report["step"] == 4
+  assert report["step"] == 4 and report["scored"] == 1
   assert 0 <= report["eval/two_way_accuracy"] <= 1
   assert "two_way_accuracy" in done.stdout
+  assert "not measured: syncnet: no weights" in done.stdout
+  assert set(report["summary"]["expert_lse_d"]) == {"real"}
+  assert len(report["curves"]["expert_distance"]["real"]) == 31
+  assert (out / "clips.csv").read_text().startswith("clip,expert_similarity/")
+  assert "Not scored" in (out / "report.html").read_text()
 
 
-def test_evaluate_generator(gan_run, tmp_path):
-  out = tmp_path / "gan.json"
+def test_evaluate_generator(gan_run, data_dir, tmp_path):
+  out, pairs = tmp_path / "gan", tmp_path / "pairs.txt"
+  pairs.write_text("someone/clip0 someone/clip1\nsomeone/clip9 someone/clip1\n")
   done = run(
     "evaluate",
     f"--checkpoint={gan_run[0]}",
-    "--split=val",
-    f"--outfile={out}",
+    "--split=train",
+    f"--outdir={out}",
+    f"--config.pairs={pairs}",
+    f"--config.syncnet={tmp_path / 'none.model'}",
   )
   assert done.returncode == 0, done.stderr
-  report = json.loads(out.read_text())
+  report = json.loads((out / "metrics.json").read_text())
   assert report["eval/lower_l1"] > report["eval/lower_l1_copied"] > 0
-  assert "copied reference" in done.stdout
-  assert (tmp_path / "gan.png").exists()
+  assert "copied" in done.stdout
+  assert (out / "samples.png").exists() and (out / "clips" / "0.mp4").exists()
+  # The list has audio first.
+  assert "clip1 says someone/clip0" in (out / "report.html").read_text()
+  assert "someone/clip1 says someone/clip9: no clip" in done.stdout
+  assert "none.model: no such file" in report["not_measured"]["syncnet"]
+
+
+def test_evaluate_videos(expert_run, video_folder, tmp_path):
+  """As they are; without a checkpoint of their own."""
+  out, videos = tmp_path / "out", tmp_path / "videos"
+  videos.mkdir()
+  shutil.copy(video_folder / "someone" / "clip5.mp4", videos)
+  (videos / "broken.mp4").write_bytes(b"broken")
+  done = run(
+    "evaluate",
+    f"--expert={expert_run[0]}",
+    f"--videos={videos}",
+    f"--outdir={out}",
+  )
+  assert done.returncode == 0, done.stderr
+  report = json.loads((out / "metrics.json").read_text())
+  assert report["scored"] == 1
+  assert [f["clip"] for f in report["failures"]] == ["broken.mp4"]
+  assert "broken.mp4" in (out / "report.html").read_text()
+  assert (out / "clips" / "0.mp4").exists()
+
+
+@pytest.mark.slow
+def test_evaluate_generated_videos(gan_run, video_folder, tmp_path):
+  """The whole way: pairs by seed, videos made, faces found again."""
+  out = tmp_path / "out"
+  done = run(
+    "evaluate",
+    f"--checkpoint={gan_run[0]}",
+    f"--videos={video_folder}",
+    f"--outdir={out}",
+    "--config.clips=2",
+    "--config.seed=1",
+  )
+  assert done.returncode == 0, done.stderr
+  report = json.loads((out / "metrics.json").read_text())
+  assert {"generated", "real", "copied", "unsynced"} <= set(
+    report["summary"]["expert_lse_d"]
+  )
+  assert len(list((out / "videos").iterdir())) == 2
+
+
+def test_evaluate_errors(expert_run, tmp_path):
+  message = error_of("evaluate")
+  assert "--checkpoint is not set" in message
+  out = f"--outdir={tmp_path / 'out'}"
+  message = error_of("evaluate", f"--videos={tmp_path / 'none'}", out)
+  assert "none: no such folder" in message
+  message = error_of("evaluate", f"--videos={tmp_path}", out)
+  assert "there is no judge" in message and "--config.syncnet" in message
 
 
 def test_lipsync(gan_run, video_folder, tmp_path):

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from data_prep import clips, prepare
+from data_prep import clip_store, clips, prepare, records, sources
 
 # A clip lasts three seconds.
 COUNT = 3
@@ -22,22 +22,21 @@ def prepared(grid_folder, tmp_path_factory):
   for path in sorted((grid_folder / "s1").glob("*.mp4"))[:COUNT]:
     (videos / "s1" / path.name).symlink_to(path)
   settings = clips.Settings()
-  ids = prepare.list_videos(str(videos))
+  ids = sources.list_sources(str(videos))
   assert len(ids) == COUNT
-  records = {}
+  found = {}
   files = []
   for clip_id, file in ids.items():
     # As prepare.prepare does, without the seconds that its processes cost.
     clip_dir = str(output / "clips")
-    status = prepare._make_clip(
-      (str(videos), file, clip_id, settings, clip_dir)
-    )
+    job = clip_store.Job(str(videos), file, clip_id, settings, clip_dir)
+    status = clip_store.make_clip(job)
     assert status["reason"] is None, (file, status["reason"])
-    files.append(f"{prepare._clip_file(clip_dir, clip_id)}.npz")
-    for record in clips.load_records(files[-1]):
-      records[record.id] = record
+    files.append(f"{job.path}.npz")
+    for record in records.load_records(files[-1]):
+      found[record.id] = record
   prepare.pack({"train": files}, settings, str(output))
-  return output, records
+  return output, found
 
 
 def test_one_record_a_clip(prepared):

@@ -1,7 +1,6 @@
 """Whole folders: what is kept, set aside, made again, and gone on with."""
 
 import collections
-import concurrent.futures
 import hashlib
 import json
 import os
@@ -24,24 +23,24 @@ from conftest import (
   write_video,
 )
 
-from data_prep import clips, prepare
+from data_prep import clips, isolation, prepare
+from data_prep import records as records_lib
 from w2l_jax import dataset
 
 SIZE = SETTINGS.image_size
 CLIP_IDS = [f"someone/clip{i}" for i in range(len(CLIP_SECONDS))]
 
 
-class _SameProcess(concurrent.futures.ThreadPoolExecutor):
-  """Stands in for the pool: a spawned process costs seconds of imports."""
-
-  def __init__(self, max_workers, mp_context, initializer):
-    del max_workers, mp_context, initializer
-    super().__init__(1)
+def one_after_the_other(function, jobs, workers, limit):
+  """Stands in for isolation.run: a spawned process costs seconds of imports."""
+  del workers, limit
+  for job in jobs:
+    yield job, function(job)
 
 
 @pytest.fixture
 def same_process(monkeypatch):
-  monkeypatch.setattr(concurrent.futures, "ProcessPoolExecutor", _SameProcess)
+  monkeypatch.setattr(isolation, "run", one_after_the_other)
 
 
 @pytest.fixture
@@ -140,7 +139,7 @@ def mixed(tmp_path_factory):
   frames[20:40] = [np.full((256, 256, 3), 90, np.uint8)] * 20
   write_video(videos / "thing.mp4", frames, babble(2.4, 3))
   add_clip(videos, "thing_1.mp4", 4)
-  (videos / "notes.txt").write_text("notes\n" * 50)
+  (videos / "notes.doc").write_text("notes\n" * 50)
   (videos / "empty.mp4").touch()
   (videos / "link.mp4").symlink_to("nowhere.mp4")
   write_video(videos / "mute.mp4", talking_frames(20), None)
@@ -151,7 +150,7 @@ def mixed(tmp_path_factory):
   write_video(videos / "nobody.mp4", [grey] * 20, babble(0.8))
   (videos / ".hidden.mp4").write_bytes(whole)
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(concurrent.futures, "ProcessPoolExecutor", _SameProcess)
+    patch.setattr(isolation, "run", one_after_the_other)
     report = run(videos, output, val_fraction=0, test_fraction=0)
   return videos, output, report
 
@@ -159,7 +158,7 @@ def mixed(tmp_path_factory):
 def test_bad_files_are_set_aside_with_reasons(mixed):
   _, output, report = mixed
   expected = {
-    "notes.txt": "no video|not a video",
+    "notes.doc": "no video|not a video",
     "empty.mp4": "empty",
     "link.mp4": "no such file",
     "mute.mp4": "no audio",
@@ -216,8 +215,8 @@ def test_nothing_usable_is_an_error_with_the_reasons(tmp_path, same_process):
   videos.mkdir()
   for i in range(3):
     (videos / f"{i}.mp4").touch()
-  (videos / "notes.txt").write_text("notes\n" * 50)
-  with pytest.raises(prepare.PrepareError, match="of 4 files.*3 x .*empty"):
+  (videos / "notes.doc").write_text("notes\n" * 50)
+  with pytest.raises(prepare.PrepareError, match="of 4 sources.*3 x .*empty"):
     run(videos, tmp_path / "data")
   assert len(report_file(tmp_path / "data")["set_aside"]) == 4
   assert not (tmp_path / "data" / "lipsync_dataset").exists()
@@ -505,55 +504,118 @@ def test_a_killed_run_goes_on_to_the_same_shards(
   assert contents(shards(output)) == contents(shards(data_dir))
 
 
-# --- Splits ------------------------------------------------------------------
+def test_a_lost_clip_is_set_aside_and_noted(videos, tmp_path, monkeypatch):
+  """As where a decoder crashes; touched, the file is tried again."""
 
+  def lose_one(function, jobs, workers, limit):
+    assert workers == 3
+    for job in jobs:
+      # A second for 100 kB beside what is given.
+      size = (videos / job.file).stat().st_size
+      assert limit(job) == pytest.approx(7 + size / 100_000)
+      lost = job.clip_id == "someone/clip1"
+      yield job, isolation.Lost("died") if lost else function(job)
 
-def test_hash_split_is_a_function_of_the_id():
-  ids = [f"speaker{i % 7}/{i:05d}" for i in range(20_000)]
-  splits = [prepare.hash_split(i, 0.05, 0.1) for i in ids]
-  assert splits == [prepare.hash_split(i, 0.05, 0.1) for i in ids]
-  share = {s: n / len(ids) for s, n in collections.Counter(splits).items()}
-  # Five standard deviations of a fair draw.
-  assert share["test"] == pytest.approx(0.1, abs=0.011)
-  assert share["val"] == pytest.approx(0.05, abs=0.008)
-  for clip_id, split in zip(ids[:500], splits[:500], strict=True):
-    digest = hashlib.sha256(clip_id.encode()).hexdigest()
-    u = int(digest[:16], 16) / 16**16
-    expected = "test" if u < 0.1 else "val" if u < 0.15 else "train"
-    assert split == expected
-  # Fixed for all time: a data set that grows keeps its test clips.
-  fixed = ["val", "train", "train", "train", "val", "test", "test", "train"]
-  assert [prepare.hash_split(f"s1/{i}", 0.3, 0.3) for i in range(8)] == fixed
-
-
-def test_hash_split_at_the_ends():
-  ids = [str(i) for i in range(1000)]
-  assert {prepare.hash_split(i, 0, 0) for i in ids} == {"train"}
-  assert {prepare.hash_split(i, 1, 0) for i in ids} == {"val"}
-  assert {prepare.hash_split(i, 0, 1) for i in ids} == {"test"}
-  # More val clips come from train; test stays.
-  for i in ids:
-    few, many = prepare.hash_split(i, 0.1, 0.1), prepare.hash_split(i, 0.4, 0.1)
-    assert few == many or (few, many) == ("train", "val")
-
-
-def test_read_splits(tmp_path):
-  with pytest.raises(prepare.PrepareError, match="none of train.txt"):
-    prepare.read_splits(str(tmp_path))
-  with pytest.raises(prepare.PrepareError, match="--splits"):
-    prepare.read_splits(str(tmp_path / "nowhere"))
-  # LRS2's lists have a second word on some lines.
-  (tmp_path / "train.txt").write_text("a/1\n\na/2.mp4\na/1\n  a/3 NF\n")
-  (tmp_path / "test.txt").write_text("b/1 NF\n")
-  assert prepare.read_splits(str(tmp_path)) == {
-    "train": ["a/1", "a/2", "a/1", "a/3"],
-    "test": ["b/1"],
+  monkeypatch.setattr(isolation, "run", lose_one)
+  output, arguments = tmp_path / "data", {"workers": 3, "clip_timeout": 7}
+  report = run(videos, output, **arguments)
+  assert report.set_aside == {
+    "someone/clip1.mp4": "died; touch the file to have it tried again"
   }
-  (tmp_path / "val.txt").write_text("c/1\na/2\n")
+  assert report.made == 5
+  again = run(videos, output, **arguments)
+  assert (again.made, again.reused) == (0, 5) and again.set_aside
+  monkeypatch.setattr(isolation, "run", one_after_the_other)
+  (videos / "someone" / "clip1.mp4").touch()
+  assert run(videos, output).made == 1
+
+
+def test_an_error_of_a_kind_not_met_before_costs_one_clip(
+  videos, tmp_path, same_process, monkeypatch
+):
+  def fail(folder, file, *args):
+    if file.endswith("clip2.mp4"):
+      raise ZeroDivisionError("of a new kind")
+    return make_records(folder, file, *args)
+
+  make_records = clips.make_records
+  monkeypatch.setattr(clips, "make_records", fail)
+  report = run(videos, tmp_path / "data")
+  assert report.set_aside == {
+    "someone/clip2.mp4": "unexpected ZeroDivisionError: of a new kind"
+  }
+
+
+@pytest.mark.parametrize(
+  ("number", "why"), [(28, "the disk is full"), (30, "the file system is read")]
+)
+def test_a_full_disk_is_one_sentence(
+  videos, data_dir, splits_folder, tmp_path, same_process, monkeypatch, number,
+  why,
+):  # fmt: skip
+  def full(path, made):
+    raise OSError(number, os.strerror(number), path)
+
+  output = tmp_path / "data"
+  with monkeypatch.context() as patch:
+    patch.setattr(records_lib, "save_records", full)
+    with pytest.raises(
+      prepare.PrepareError, match=rf"cannot be written: {why}.*same command"
+    ):
+      run(videos, output, splits_folder)
+  # Nothing is noted of the clip: with room again it is made.
+  run(videos, output, splits_folder)
+  assert contents(shards(output)) == contents(shards(data_dir))
+
+
+def test_a_folder_that_cannot_be(videos, tmp_path, same_process):
+  (tmp_path / "file").touch()
   with pytest.raises(
-    prepare.PrepareError, match=r"a/2 is listed in train\.txt and in val\.txt"
+    prepare.PrepareError, match="cannot be written: there is a file where"
   ):
-    prepare.read_splits(str(tmp_path))
+    run(videos, tmp_path / "file" / "data")
+
+
+@pytest.mark.slow
+def test_ten_kills(video_folder, splits_folder, data_dir, tmp_path):
+  """Killed ten times, some while packing, it ends with the same shards."""
+  output = tmp_path / "killed"
+  rng = np.random.default_rng(10)
+  command = [
+    sys.executable, "-m", "launch.prepare_data", f"--input={video_folder}",
+    f"--output={output}", f"--splits={splits_folder}",
+    f"--image_size={SIZE}", "--workers=2",
+  ]  # fmt: skip
+
+  def progress():
+    if (output / ".packing").exists():
+      return len(CLIP_SECONDS) + 1
+    return len(list(output.glob("clips/*/*/*.json")))
+
+  reached = []
+  for kill in range(10):
+    process = subprocess.Popen(
+      command,
+      cwd=REPOSITORY,
+      stdout=subprocess.DEVNULL,
+      stderr=subprocess.DEVNULL,
+      start_new_session=True,
+    )
+    # The goal moves on: a clip further at every second kill, then the packing.
+    goal = min((kill + 1) // 2 + 1, len(CLIP_SECONDS) + 1)
+    while progress() < goal and process.poll() is None:
+      time.sleep(0.005)
+    time.sleep(float(rng.uniform(0, 0.2)))
+    os.killpg(process.pid, 9)
+    process.wait()
+    reached.append(progress())
+  assert reached[0] < reached[-1]
+  run(video_folder, output, splits_folder, workers=2)
+  assert contents(shards(output)) == contents(shards(data_dir))
+  assert not (output / ".packing").exists()
+
+
+# --- Splits ------------------------------------------------------------------
 
 
 def test_lists_and_videos_that_do_not_match_are_reported(
@@ -579,74 +641,25 @@ def test_lists_and_videos_that_do_not_match_are_reported(
   }
   for path in lists.iterdir():
     path.write_text("gone/1\n" if path.name == "train.txt" else "")
-  with pytest.raises(prepare.PrepareError, match="lists name none of them"):
+  with pytest.raises(prepare.PrepareError, match="none of the 6 sources"):
     run(videos, output, lists)
-
-
-# --- Listing -----------------------------------------------------------------
-
-
-def test_list_videos(tmp_path):
-  with pytest.raises(prepare.PrepareError, match="nowhere: no such folder"):
-    prepare.list_videos(str(tmp_path / "nowhere"))
-  with pytest.raises(prepare.PrepareError, match="has no files"):
-    prepare.list_videos(str(tmp_path))
-  for name in (".hidden.mp4", ".git/a.mp4", "sub/.DS_Store"):
-    (tmp_path / name).parent.mkdir(exist_ok=True)
-    (tmp_path / name).touch()
-  with pytest.raises(prepare.PrepareError, match="has no files"):
-    prepare.list_videos(str(tmp_path))
-  for name in ("b.mp4", "sub/deep/a.b.mkv", "sub/b.MP4", "notes"):
-    (tmp_path / name).parent.mkdir(exist_ok=True)
-    (tmp_path / name).touch()
-  assert prepare.list_videos(str(tmp_path)) == {
-    "b": "b.mp4",
-    "notes": "notes",
-    "sub/b": "sub/b.MP4",
-    "sub/deep/a.b": "sub/deep/a.b.mkv",
-  }
-  with pytest.raises(prepare.PrepareError, match="no such folder"):
-    prepare.list_videos(str(tmp_path / "b.mp4"))
-
-
-def test_list_videos_gives_every_file_an_id_of_its_own(tmp_path):
-  files = ("a.mp4", "a.avi", "a.mp4.mkv", "b", "b.mp4", "c.mp4", "d.mp4.mkv")
-  for name in files:
-    (tmp_path / name).touch()
-  ids = prepare.list_videos(str(tmp_path))
-  assert sorted(ids.values()) == sorted(files)
-  assert len(ids) == len(files)
-  assert ids["a.mp4"] == "a.mp4" and ids["a.avi"] == "a.avi"
-  assert ids["c"] == "c.mp4" and ids["d.mp4"] == "d.mp4.mkv"
-
-
-def test_list_videos_wants_names_in_utf8(tmp_path):
-  (tmp_path / "Zoë 你好.mp4").touch()
-  assert prepare.list_videos(str(tmp_path)) == {"Zoë 你好": "Zoë 你好.mp4"}
-  try:
-    (tmp_path / os.fsdecode(b"\xff.mp4")).touch()
-  except OSError:
-    pytest.skip("this file system takes UTF-8 only")
-  with pytest.raises(prepare.PrepareError, match=r"dcff\.mp4' is not UTF-8"):
-    prepare.list_videos(str(tmp_path))
 
 
 # --- TensorFlow --------------------------------------------------------------
 
 _WITHOUT_TENSORFLOW = """
 import sys
-from data_prep import clips, prepare
+from data_prep import clip_store, clips, prepare
 from w2l_jax import dataset
 
 videos, output = sys.argv[1:]
 settings = clips.Settings(image_size=24)
-clip_dir = f"{output}/clips/{settings.key()}"
-status = prepare._make_clip(
-  (videos, "someone/clip5.mp4", "someone/clip5", settings, clip_dir)
+job = clip_store.Job(
+  videos, "someone/clip5.mp4", "someone/clip5", settings, f"{output}/clips"
 )
+status = clip_store.make_clip(job)
 assert status["reason"] is None, status
-path = prepare._clip_file(clip_dir, "someone/clip5") + ".npz"
-directory = prepare.pack({"train": [path]}, settings, output)
+directory = prepare.pack({"train": [f"{job.path}.npz"]}, settings, output)
 split = dataset.Split(directory, "train")
 assert dataset.decode_frames(split[0]).shape == (25, 24, 24, 3)
 assert dataset.text(split[0]["source"]["file"]) == "someone/clip5.mp4"

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from w2l_jax import video
+from w2l_jax import video, video_writer
 
 HEIGHT, WIDTH, BLOCK = 48, 64, 16
 # Half a frame at 25 a second.
@@ -505,7 +505,7 @@ def test_nothing_is_left_when_the_block_raises(tmp_path):
   path = tmp_path / "a.mp4"
   with (
     pytest.raises(RuntimeError, match="mine"),
-    video.VideoWriter(path, 25, np.zeros(16_000)) as writer,
+    video_writer.VideoWriter(path, 25, np.zeros(16_000)) as writer,
   ):
     for i in range(60):
       writer.write(code_frame(i))
@@ -520,7 +520,7 @@ def test_nothing_is_left_when_nothing_was_written(tmp_path):
   path = tmp_path / "a.mp4"
   with (
     pytest.raises(video.MediaError, match="no frame was written") as caught,
-    video.VideoWriter(path, 25),
+    video_writer.VideoWriter(path, 25),
   ):
     pass
   assert str(path) in str(caught.value)
@@ -535,7 +535,7 @@ def test_the_old_file_stays_intact(tmp_path, when):
     "raises": RuntimeError, "empty": video.MediaError,
     "interrupt": KeyboardInterrupt,
   }[when]  # fmt: skip
-  with pytest.raises(error), video.VideoWriter(path, 25) as writer:
+  with pytest.raises(error), video_writer.VideoWriter(path, 25) as writer:
     if when != "empty":
       for i in range(30):
         writer.write(code_frame(i))
@@ -564,7 +564,7 @@ def test_a_whole_file_replaces_the_old_one(tmp_path):
 def test_frames_that_are_no_pictures(tmp_path, wrong, written):
   with (
     pytest.raises(ValueError, match=f"frame {written} is .*expected uint8"),
-    video.VideoWriter(tmp_path / "a.mp4", 25) as writer,
+    video_writer.VideoWriter(tmp_path / "a.mp4", 25) as writer,
   ):
     for i in range(written):
       writer.write(code_frame(i))
@@ -575,7 +575,7 @@ def test_frames_that_are_no_pictures(tmp_path, wrong, written):
 def test_frames_of_another_size(tmp_path):
   with (
     pytest.raises(ValueError, match=r"frame 1 is .*\(48, 66, 3\), expected"),
-    video.VideoWriter(tmp_path / "a.mp4", 25) as writer,
+    video_writer.VideoWriter(tmp_path / "a.mp4", 25) as writer,
   ):
     writer.write(code_frame(0))
     writer.write(code_frame(1, width=WIDTH + 2))

@@ -25,4 +25,13 @@ What Wav2Lip's code calls these things:
 
 from w2l_jax.version import __version__
 
-__all__ = ["__version__"]
+__all__ = ["LipSyncer", "__version__"]
+
+
+def __getattr__(name: str):
+  """Imports the API when it is asked for: training needs none of it."""
+  if name == "LipSyncer":
+    from w2l_jax.lip_syncer import LipSyncer
+
+    return LipSyncer
+  raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -32,7 +32,8 @@ def builder_dir(data_dir: str, image_size: int) -> str:
   return os.path.join(data_dir, NAME, f"face{image_size}", VERSION)
 
 
-def _index_file(directory: str, split: str) -> str:
+def index_file(directory: str, split: str) -> str:
+  """Returns the path of a split's index."""
   return os.path.join(directory, f"index-{split}.npz")
 
 
@@ -115,20 +116,20 @@ class Split:
       )
     _check_shards(builder.info.splits[name])
     try:
-      with np.load(_index_file(directory, name)) as arrays:
+      with np.load(index_file(directory, name)) as arrays:
         self.index = Index(**arrays)
     except FileNotFoundError as e:
       raise DatasetError(
-        f"{_index_file(directory, name)}: missing; {again}"
+        f"{index_file(directory, name)}: missing; {again}"
       ) from e
     except Exception as e:  # zipfile and NumPy have a dozen kinds for damage.
       raise DatasetError(
-        f"{_index_file(directory, name)}: cannot be read ({e}); {again}"
+        f"{index_file(directory, name)}: cannot be read ({e}); {again}"
       ) from e
     self._source = builder.as_data_source(name)
     if len(self._source) != len(self.index):
       raise DatasetError(
-        f"{_index_file(directory, name)}: has {len(self.index)} records, the "
+        f"{index_file(directory, name)}: has {len(self.index)} records, the "
         f"split {len(self._source)}; {again}"
       )
 
@@ -145,6 +146,19 @@ class Split:
         f"{self.name!r} cannot be read ({e}); delete that folder and run "
         "launch.prepare_data again"
       ) from e
+
+
+def open_splits(directory: str) -> dict[str, Split]:
+  """Opens those splits of a data set that are not empty.
+
+  Raises:
+    DatasetError: if there is none, or one is damaged.
+  """
+  found = [
+    name for name in SPLITS if os.path.exists(index_file(directory, name))
+  ]
+  # Where none is there, opening one says why.
+  return {name: Split(directory, name) for name in found or SPLITS[:1]}
 
 
 def _check_shards(info: tfds.core.SplitInfo) -> None:
@@ -184,7 +198,7 @@ def write_indices(directory: str) -> None:
       columns["num_mel"].append(len(record["mel"]))
       columns["column_means"].append(record["mel"].mean(axis=1))
     columns["column_means"] = np.concatenate(columns["column_means"])
-    path = _index_file(directory, name)
+    path = index_file(directory, name)
     partial = f"{path}.partial"
     with open(partial, "wb") as f:
       np.savez(f, **columns)

@@ -165,51 +165,55 @@ def whole_pixels(
   return y1, max(min(y2, height), y1 + 1), x1, max(min(x2, width), x1 + 1)
 
 
+def inside(box: np.ndarray, height: int, width: int) -> tuple[float, ...]:
+  """Cuts a box [4] at the frame's borders, not to whole pixels.
+
+  Returns:
+    (x1, y1, x2, y2); at least a pixel wide and high.
+  """
+  x1, y1, x2, y2 = (float(v) for v in box)
+  x1, y1 = min(max(x1, 0.0), width - 1.0), min(max(y1, 0.0), height - 1.0)
+  return x1, y1, max(min(x2, width), x1 + 1), max(min(y2, height), y1 + 1)
+
+
 def crop(frame: np.ndarray, box: np.ndarray, size: int) -> np.ndarray:
   """Cuts the box [4] out of a frame and squashes it to [size, size, 3]."""
   y1, y2, x1, x2 = whole_pixels(box, *frame.shape[:2])
   return cv2.resize(frame[y1:y2, x1:x2], (size, size))
 
 
-def feather_mask(height: int, width: int, ramp: float = 0.08) -> np.ndarray:
-  """Weights that rise from the border of a patch to 1 inside it.
+def crop_exact(frame: np.ndarray, box: np.ndarray, size: int) -> np.ndarray:
+  """As `crop`, but of the box as it is, so that steady movement stays steady.
 
-  Args:
-    height, width: of the patch, pixels.
-    ramp: how far the rise reaches, as a part of the shorter side.
-
-  Returns:
-    [height, width, 1] float32 in (0, 1].
+  The same bilinear samples; those of a box at whole pixels are `crop`'s.
   """
-  reach = max(1.0, ramp * min(height, width))
+  x1, y1, x2, y2 = inside(box, *frame.shape[:2])
+  step_x, step_y = (x2 - x1) / size, (y2 - y1) / size
+  # Of a pixel of the crop in the frame; centres are at .5.
+  to_frame = np.array(
+    [
+      [step_x, 0, x1 + 0.5 * step_x - 0.5],
+      [0, step_y, y1 + 0.5 * step_y - 0.5],
+    ]
+  )
+  return cv2.warpAffine(
+    frame,
+    to_frame,
+    (size, size),
+    flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+    borderMode=cv2.BORDER_REPLICATE,
+  )
 
-  def rise(n):
-    i = np.arange(n, dtype=np.float32)
-    return np.clip((np.minimum(i, n - 1 - i) + 1) / reach, 0, 1)
 
-  linear = np.minimum(rise(height)[:, None], rise(width)[None, :])
-  return (linear * linear * (3 - 2 * linear))[..., None]
-
-
-def paste(
-  frame: np.ndarray, face: np.ndarray, box: np.ndarray, feathered: bool = True
-) -> np.ndarray:
-  """Returns a copy of `frame` with `face` in `box`.
+def paste(frame: np.ndarray, face: np.ndarray, box: np.ndarray) -> np.ndarray:
+  """Returns a copy of `frame` with `face` in `box`, as the original pastes.
 
   Args:
     frame: [H, W, 3] uint8.
     face: [S, S, 3] uint8.
     box: [4]; cut to whole pixels as in `crop`.
-    feathered: whether to blend at the border; if not, the face is resized and
-      set in as the original's inference.py does.
   """
   y1, y2, x1, x2 = whole_pixels(box, *frame.shape[:2])
   out = frame.copy()
-  if not feathered:
-    out[y1:y2, x1:x2] = cv2.resize(face, (x2 - x1, y2 - y1))
-    return out
-  patch = cv2.resize(face, (x2 - x1, y2 - y1), interpolation=cv2.INTER_CUBIC)
-  mask = feather_mask(y2 - y1, x2 - x1)
-  blend = mask * patch + (1 - mask) * frame[y1:y2, x1:x2]
-  out[y1:y2, x1:x2] = np.clip(np.rint(blend), 0, 255).astype(np.uint8)
+  out[y1:y2, x1:x2] = cv2.resize(face, (x2 - x1, y2 - y1))
   return out

@@ -1,82 +1,15 @@
-"""From a face video or photo and speech to a lip-synced video.
+"""A trained generator at use: faces and speech in, faces out.
 
-The generator's variables come from checkpoints.py, boxes and pasting from
-faces.py, files from video.py; this module is the order of things.
+Training's samples and evaluations call this, and so does lip_syncer.py, which
+has videos and sound around it.
 """
-
-import dataclasses
-import itertools
-from collections.abc import Iterator
-from fractions import Fraction
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tqdm
 
-from w2l_jax import (
-  audio,
-  checkpoints,
-  detectors,
-  faces,
-  network_inputs,
-  video,
-  windows,
-)
+from w2l_jax import audio, checkpoints, network_inputs, windows
 from w2l_jax.models import Generator
-
-# Five frames of speech: less cannot fill one mel window.
-SHORTEST_AUDIO_SECONDS = 0.2
-PHOTO_FPS = 25
-# Below the last bit of 16 there is no sound.
-_SILENT = 2**-15
-
-
-# Frames held while a video is played backwards.
-_BACKWARDS = 64
-CHOICES = {
-  "ending": ("padded", "original"),
-  "loop": ("restart", "ping_pong"),
-  "no_face": ("pass", "hold", "error"),
-  "paste": ("feathered", "hard"),
-  "reference": ("own", "first"),
-}
-
-
-class InferenceError(ValueError):
-  """The inputs cannot be lip-synced; the message says why and what to do."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Options:
-  """How a video is made; config.inference holds the defaults.
-
-  Attributes:
-    ending: "padded": a frame for all of the speech, silence after its end;
-      "original": frames whose mel window is whole, and one more.
-    loop: where the speech is longer than the video: "restart", the original's,
-      or "ping_pong", forwards and backwards.
-    no_face: frames without a face: "pass" unchanged, "hold" the last face's
-      box, or "error", the original's.
-    paste: "feathered" or "hard", the original's.
-    reference: whose looks a frame's face takes: its "own", the original's, or
-      those of the "first" face for all, so that the mouths of the video, which
-      move, cannot show through.
-  """
-
-  ending: str = "padded"
-  loop: str = "restart"
-  no_face: str = "pass"
-  paste: str = "feathered"
-  reference: str = "own"
-
-  def __post_init__(self):
-    """Refuses unknown words."""
-    for name, words in CHOICES.items():
-      if getattr(self, name) not in words:
-        raise InferenceError(
-          f"{name} is {getattr(self, name)!r}, expected one of {words}"
-        )
 
 
 def make_model(
@@ -108,6 +41,37 @@ def model_inputs(config) -> tuple[jax.ShapeDtypeStruct, ...]:
   )
 
 
+def mel_windows(
+  mel: np.ndarray, starts: np.ndarray, columns: int
+) -> np.ndarray:
+  """Windows of a spectrogram, silent where it has no columns.
+
+  Args:
+    mel: [T_mel, F].
+    starts: [n] int, first columns; before 0 and past the end is silence.
+    columns: M.
+
+  Returns:
+    [n, M, F].
+  """
+  wanted = starts[:, None] + np.arange(columns)
+  found = mel[np.clip(wanted, 0, len(mel) - 1)]
+  found[(wanted < 0) | (wanted >= len(mel))] = audio.SILENCE
+  return found
+
+
+def mel_starts(frames: np.ndarray, fps: float, offset: int) -> np.ndarray:
+  """The first mel column of each frame's window, [n] to [n].
+
+  Args:
+    frames: numbers of frames.
+    fps: of the video.
+    offset: in frames of 1/25 s, as in training.
+  """
+  # In this video's frames the offset is offset * fps / 25.
+  return windows.mel_start(frames + offset * fps / windows.FPS, fps)
+
+
 def frame_mels(
   mel: np.ndarray, num_frames: int, fps: float, columns: int, offset: int
 ) -> np.ndarray:
@@ -127,16 +91,9 @@ def frame_mels(
   Returns:
     [n, M, F].
   """
-  # In this video's frames the offset is offset * fps / 25.
-  starts = windows.mel_start(
-    np.arange(num_frames) + offset * fps / windows.FPS, fps
+  return mel_windows(
+    mel, mel_starts(np.arange(num_frames), fps, offset), columns
   )
-  lead = max(0, -int(starts[0]))
-  starts = starts + lead
-  length = max(int(starts[-1]) + columns, lead + len(mel))
-  padded = np.full((length, mel.shape[1]), audio.SILENCE, np.float32)
-  padded[lead : lead + len(mel)] = mel
-  return padded[starts[:, None] + np.arange(columns)]
 
 
 def original_frame_count(
@@ -148,21 +105,23 @@ def original_frame_count(
   (inference.py).  Other arguments as in `frame_mels`.
   """
   most = int(np.ceil(num_columns * fps / windows.MEL_COLUMNS_PER_SECOND)) + 1
-  starts = windows.mel_start(np.arange(most) + offset * fps / windows.FPS, fps)
+  starts = mel_starts(np.arange(most), fps, offset)
   return int(np.argmax(starts + columns > num_columns)) + 1
 
 
 class FaceGenerator:
   """A generator with its variables: faces and mels in, faces out."""
 
-  def __init__(self, config, batch_size: int = 16):
+  def __init__(self, config, batch_size: int = 16, truncate: bool = False):
     """Compiles nothing yet; one batch shape is compiled at first use.
 
     Args:
       config: of the generator, or a checkpoint's.
       batch_size: frames at a time.
+      truncate: to whole levels, as the original does, in place of rounding.
     """
     self._batch_size = batch_size
+    self._inputs = model_inputs(config)
     model, order = make_model(config), config["channel_order"]
 
     @jax.jit
@@ -175,9 +134,18 @@ class FaceGenerator:
         network_inputs.mel_image(mels),
         network_inputs.generator_faces(frames, references),
       )
-      return network_inputs.to_pictures(fake, order)
+      return network_inputs.to_pictures(fake, order, truncate)
 
     self._generate = generate
+
+  def compile(self, variables: dict) -> None:
+    """Compiles ahead of the first use, by drawing nothing once."""
+    mel, faces = (x.shape for x in self._inputs)
+    self(
+      variables,
+      np.zeros((1, *faces[1:3], 3), np.uint8),
+      np.zeros((1, mel[2], mel[1]), np.float32),
+    )
 
   def __call__(
     self,
@@ -194,8 +162,8 @@ class FaceGenerator:
       variables: of the generator.
       frames: [n, S, S, 3] uint8 face crops.
       mels: [n, M, F], the mel window of each frame.
-      reference: [S, S, 3], the reference for all; None: each frame is its own,
-        as in the original.
+      reference: [n, S, S, 3], or [S, S, 3] for all; None: each frame is its
+        own, as in the original.
 
     Returns:
       [n, S, S, 3] uint8.
@@ -273,178 +241,3 @@ def load_generator(path: str, ema: bool = False) -> tuple[dict, dict]:
   )
   variables = checkpoints.load_variables(path, "generator", abstract, ema)
   return variables, config
-
-
-@dataclasses.dataclass
-class Summary:
-  """What lipsync did.
-
-  Attributes:
-    frames: written.
-    with_face: of them, how many have a new face; the others are unchanged.
-    seconds: length of the video.
-    silent: whether the speech has no sound at all.
-  """
-
-  frames: int
-  with_face: int
-  seconds: float
-  silent: bool = False
-
-
-def _photo_or_video(face: str):
-  """Returns (fps, a function that iterates over the frames)."""
-  photo = video.read_image(face)
-  if photo is not None:
-    return Fraction(PHOTO_FPS), lambda: iter([photo])
-  fps = video.frame_rate(face)
-  return fps, lambda: video.frames_at_rate(face, float(fps))
-
-
-def _looped(frames, count: int, loop: str) -> Iterator[tuple[int, np.ndarray]]:
-  """Yields (source index, frame) without end.
-
-  Args:
-    frames: a function that iterates over the frames.
-    count: how many there are.
-    loop: as in Options.
-  """
-  while True:
-    yield from enumerate(frames())
-    if loop == "ping_pong":
-      # Backwards, without the two turning points; decoded again for each part,
-      # so that memory does not grow with the video.
-      for end in range(count - 1, 1, -_BACKWARDS):
-        start = max(1, end - _BACKWARDS)
-        part = list(itertools.islice(enumerate(frames()), start, end))
-        yield from reversed(part)
-
-
-def lipsync(
-  checkpoint: str,
-  face: str,
-  speech: str,
-  outfile: str,
-  *,
-  pads: tuple[int, int, int, int] = (0, 0, 0, 0),
-  detector: str | None = None,
-  batch_size: int = 16,
-  ema: bool = False,
-  **choices: str,
-) -> Summary:
-  """Makes the face in a video or photo say the speech.
-
-  The output is as long as the speech; a shorter video is repeated, a longer
-  one cut.  Memory does not grow with the video: it is decoded once for the
-  boxes and once more for the faces.
-
-  Args:
-    checkpoint: a workdir or step folder of stage 2.
-    face: a video or a photo.
-    speech: any file with sound.
-    outfile: an .mp4, .mkv or .mov; has this name only when complete.
-    pads: pixels to add to the box: top, bottom, left, right.
-    detector: a name of detectors.DETECTORS; None is the checkpoint's own.
-    batch_size: frames generated at a time.
-    ema: whether to use the moving average of the generator's params.
-    **choices: of Options, in place of the checkpoint's.
-
-  Returns:
-    A summary.
-
-  Raises:
-    CheckpointError, MediaError, InferenceError: naming the file.
-  """
-  variables, config = load_generator(checkpoint, ema)
-  options = Options(**{**config.get("inference", {}), **choices})
-  preparation = config["preparation"]
-  tracking = faces.Tracking(**preparation["tracking"])
-  waveform, sample_rate = video.read_audio(speech)
-  seconds = len(waveform) / sample_rate
-  if seconds < SHORTEST_AUDIO_SECONDS:
-    raise InferenceError(
-      f"{speech}: has {seconds:.3f} s of sound, expected at least "
-      f"{SHORTEST_AUDIO_SECONDS} s"
-    )
-  fps, frames = _photo_or_video(face)
-  total = max(1, round(seconds * fps))
-
-  boxes = faces.track_face(
-    tqdm.tqdm(frames(), desc="finding faces", unit="frame"),
-    detectors.make(detector or preparation["detector"]),
-    tracking,
-  )
-  if not np.isfinite(boxes).any():
-    raise InferenceError(
-      f"{face}: no face found in {len(boxes)} frames; expected one that looks "
-      "towards the camera; another --detector may find it"
-    )
-  missing = np.flatnonzero(~np.isfinite(boxes[:, 0]))
-  if options.no_face == "error" and len(missing):
-    raise InferenceError(
-      f"{face}: no face found in {len(missing)} of {len(boxes)} frames, the "
-      f"first at {missing[0] / float(fps):.2f} s; cut them out, or let them "
-      "pass with no_face=pass"
-    )
-  boxes = faces.smooth_boxes(boxes, tracking.smooth_frames)
-  if options.no_face == "hold":
-    boxes = faces.hold_boxes(boxes)
-  boxes = faces.pad_boxes(boxes, pads)
-
-  mel = audio.log_mel(waveform, sample_rate, preparation["audio_padding"])
-  spec = config["windows"]
-  timing = float(fps), spec["mel_columns"], spec["inference_mel_offset"]
-  if options.ending == "original":
-    total = original_frame_count(len(mel), *timing)
-  mels = frame_mels(mel, total, *timing)
-  if options.ending == "original":
-    mels[-1] = mel[-spec["mel_columns"] :]
-  generator = FaceGenerator(config, batch_size)
-  size = config["image_size"]
-  with_face, reference = 0, None
-
-  def finish(batch, writer):
-    """Generates a batch's faces and writes its frames."""
-    nonlocal with_face, reference
-    chosen = [j for j, (i, _) in enumerate(batch) if np.isfinite(boxes[i, 0])]
-    first = count - len(batch)
-    new = {}
-    if chosen:
-      crops = np.stack(
-        [faces.crop(batch[j][1], boxes[batch[j][0]], size) for j in chosen]
-      )
-      if options.reference == "first" and reference is None:
-        reference = crops[0]
-      generated = generator(
-        variables, crops, mels[[first + j for j in chosen]], reference
-      )
-      new = dict(zip(chosen, generated, strict=True))
-    for j, (i, frame) in enumerate(batch):
-      if j in new:
-        feathered = options.paste == "feathered"
-        frame = faces.paste(frame, new[j], boxes[i], feathered)
-      writer.write(frame)
-    with_face += len(chosen)
-
-  count, batch = 0, []
-  with video.VideoWriter(outfile, fps, waveform, sample_rate) as writer:
-    looped = _looped(frames, len(boxes), options.loop)
-    for item in tqdm.tqdm(
-      itertools.islice(looped, total),
-      total=total,
-      desc="lip-syncing",
-      unit="frame",
-    ):
-      batch.append(item)
-      count += 1
-      if len(batch) == batch_size:
-        finish(batch, writer)
-        batch = []
-    if batch:
-      finish(batch, writer)
-  return Summary(
-    frames=count,
-    with_face=with_face,
-    seconds=count / float(fps),
-    silent=not np.any(np.abs(waveform) > _SILENT),
-  )

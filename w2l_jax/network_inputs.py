@@ -30,9 +30,18 @@ def to_float(frames: jax.Array, channel_order: str = "bgr") -> jax.Array:
   return frames[..., ::-1] if channel_order == "rgb" else frames
 
 
-def to_pictures(frames: jax.Array, channel_order: str = "bgr") -> jax.Array:
-  """The generator's [..., H, W, 3] in [0, 1] as uint8 BGR, rounded."""
-  frames = jnp.clip(jnp.rint(frames * 255.0), 0, 255).astype(jnp.uint8)
+def to_pictures(
+  frames: jax.Array, channel_order: str = "bgr", truncate: bool = False
+) -> jax.Array:
+  """The generator's [..., H, W, 3] in [0, 1] as uint8 BGR.
+
+  Args:
+    frames: float32.
+    channel_order: of the networks.
+    truncate: to whole levels, as the original does, in place of rounding.
+  """
+  whole = jnp.floor if truncate else jnp.rint
+  frames = jnp.clip(whole(frames * 255.0), 0, 255).astype(jnp.uint8)
   return frames[..., ::-1] if channel_order == "rgb" else frames
 
 

@@ -6,7 +6,15 @@ from collections.abc import Callable
 import numpy as np
 from absl import logging
 
-from w2l_jax import audio, dataset, inference, metrics, video, windows
+from w2l_jax import (
+  audio,
+  dataset,
+  inference,
+  metrics,
+  video,
+  video_writer,
+  windows,
+)
 
 _FOLDER = "samples"
 
@@ -31,7 +39,7 @@ def render_clip(
   crops, fakes = inference.lipsync_crops(
     generator, variables, config, crops, speech["mel"], total
   )
-  with video.VideoWriter(path, windows.FPS, waveform) as writer:
+  with video_writer.VideoWriter(path, windows.FPS, waveform) as writer:
     for crop, fake in zip(crops, fakes, strict=True):
       # Twice the size, so that players show more than a stamp.
       writer.write(

@@ -158,9 +158,23 @@ def _put(tree: dict, path: tuple[str, ...], value) -> None:
 # --- Loading ----------------------------------------------------------------
 
 
-def _check(path, network, tensors, leaves) -> None:
-  """Lists missing, unexpected and misshapen keys, all at once."""
-  expected = {key: shape for _, _, key, _, shape in leaves}
+def check_keys(
+  path: str,
+  network: str,
+  tensors: dict[str, np.ndarray],
+  expected: dict[str, tuple],
+) -> None:
+  """Lists missing, unexpected and misshapen keys, all at once.
+
+  Args:
+    path: names the file in the error.
+    network: what it should be.
+    tensors: by the file's keys.
+    expected: shapes by key; a BatchNorm's num_batches_tracked may be there.
+
+  Raises:
+    TorchCheckpointError: if any key does not fit.
+  """
   tracked = {
     key.replace("running_mean", "num_batches_tracked")
     for key in expected
@@ -180,13 +194,15 @@ def _check(path, network, tensors, leaves) -> None:
     if len(problems) > _SHOWN:
       lines.append(f"  and {len(problems) - _SHOWN} more")
   if lines:
-    raise TorchCheckpointError(
-      f"{path}: is no {network} of this size (width, image_size):\n"
-      + "\n".join(lines)
-    )
+    raise TorchCheckpointError(f"{path}: is no {network}:\n" + "\n".join(lines))
 
 
-def _state_dict(path: str, value: dict) -> dict[str, np.ndarray]:
+def state_dict(path: str, value: dict) -> dict[str, np.ndarray]:
+  """Returns the tensors of what `read` gave, without "module." prefixes.
+
+  Raises:
+    TorchCheckpointError: if there are none.
+  """
   tensors = value.get("state_dict", value)
   if not isinstance(tensors, dict):
     raise TorchCheckpointError(f"{path}: its state_dict is no dict")
@@ -222,7 +238,9 @@ def from_state_dict(
     TorchCheckpointError: with all keys that do not fit.
   """
   leaves = _leaves(network, _abstract(network, width, image_size))
-  _check(path, network, tensors, leaves)
+  expected = {key: shape for _, _, key, _, shape in leaves}
+  what = f"{network} of this size (width, image_size)"
+  check_keys(path, what, tensors, expected)
   variables: dict = {}
   for collection, names, key, kind, _ in leaves:
     array = np.ascontiguousarray(_to_flax(tensors[key], kind), dtype)
@@ -248,7 +266,7 @@ def load(
     TorchCheckpointError: naming the file, with all keys that do not fit.
   """
   return from_state_dict(
-    _state_dict(path, read(path)),
+    state_dict(path, read(path)),
     network,
     width=width,
     image_size=image_size,
@@ -270,7 +288,7 @@ def load_training(
   """
   value = read(path)
   variables = from_state_dict(
-    _state_dict(path, value),
+    state_dict(path, value),
     network,
     width=width,
     image_size=image_size,

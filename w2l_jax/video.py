@@ -1,10 +1,13 @@
-"""Video and audio files through PyAV: decoding by timestamps, encoding.
+"""Video, sound and picture files through PyAV: decoding by time stamps.
 
-The only module that knows containers and codecs; no ffmpeg program is needed.
-Frames are BGR uint8 [H, W, 3].  Errors are `MediaError`s that name the file.
+This module and video_writer.py alone know containers and codecs; no ffmpeg
+program is needed.  Frames are BGR uint8 [H, W, 3].  Errors are `MediaError`s
+that name the file.
 """
 
 import contextlib
+import dataclasses
+import itertools
 import os
 from collections.abc import Iterator
 from fractions import Fraction
@@ -13,24 +16,35 @@ import av
 import cv2
 import numpy as np
 
-from w2l_jax import audio as audio_lib
-
 # A frame that stays on screen longer than this is a broken time stamp, not a
 # still: converting it to a constant rate would repeat it without end.
 _LONGEST_FRAME_SECONDS = 600.0
+# Frames of more pixels than 8K are a broken header, or more than there is
+# memory for.
+_MOST_PIXELS = 8192 * 8192
 # Audio that starts this much later than the last sample ended is moved there.
 _AUDIO_GAP_SECONDS = 0.04
-# FFmpeg's fast conversion to 4:2:0 takes 4 of 255 levels from blue.
-_EXACT = av.video.reformatter.Interpolation.BILINEAR | (
-  av.video.reformatter.Interpolation.ACCURATE_RND
-)
-_AAC_RATES = (
-  8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000
-)  # fmt: skip
 
 
 class MediaError(ValueError):
   """A media file cannot be used; the message names it and says why."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Colour:
+  """How a stream's numbers mean colours, in FFmpeg's (H.273's) own numbers.
+
+  Attributes:
+    space: of YUV (1: BT.709, 5 and 6: BT.601).
+    range: 1: 16 to 235, 2: 0 to 255.
+    primaries: of red, green and blue.
+    transfer: from numbers to light.
+  """
+
+  space: int = 2  # Unspecified, as the others here.
+  range: int = 0
+  primaries: int = 2
+  transfer: int = 2
 
 
 @contextlib.contextmanager
@@ -70,10 +84,31 @@ def frame_rate(path: str) -> Fraction:
     return Fraction(rate)
 
 
+def colour(path: str) -> Colour:
+  """Returns how a video's numbers mean colours, as far as it says so."""
+  with _open(path) as container:
+    codec = _video_stream(container, path).codec_context
+    # 0 is RGB, which has no YUV of its own.
+    return Colour(
+      int(codec.colorspace) or 2,
+      int(codec.color_range),
+      int(codec.color_primaries),
+      int(codec.color_trc),
+    )
+
+
 def _video_stream(container, path) -> av.video.stream.VideoStream:
   if not container.streams.video:
     raise MediaError(f"{path}: has no video stream")
   stream = container.streams.video[0]
+  width, height = stream.width or 0, stream.height or 0
+  if width * height > _MOST_PIXELS:
+    raise MediaError(
+      f"{path}: its frames are {width}x{height}, expected at most "
+      f"{_MOST_PIXELS} pixels"
+    )
+  # Also where frames turn out larger than the header says.
+  stream.codec_context.options = {"max_pixels": str(_MOST_PIXELS)}
   stream.thread_type = "AUTO"
   return stream
 
@@ -91,8 +126,16 @@ def _upright(frame: av.VideoFrame) -> np.ndarray:
   return np.ascontiguousarray(np.rot90(image, turns)) if turns else image
 
 
-def decode_frames(path: str) -> Iterator[tuple[float, float, np.ndarray]]:
+def decode_frames(
+  path: str, start: float = 0.0, intact: bool = False
+) -> Iterator[tuple[float, float, np.ndarray]]:
   """Decodes a video frame by frame.
+
+  Args:
+    path: a video.
+    start: seconds from the first frame; above 0, decoding begins with the key
+      frame before, where the file can be entered there.
+    intact: a frame with damaged parts is an error; else FFmpeg fills them in.
 
   Yields:
     (time, duration, frame): seconds from the first frame, seconds it is meant
@@ -107,6 +150,12 @@ def decode_frames(path: str) -> Iterator[tuple[float, float, np.ndarray]]:
     rate = float(stream.average_rate or stream.guessed_rate or 25)
     promised, length = stream.frames, _seconds(stream)
     count, first, last = 0, None, -1.0
+    if start > 0:
+      first = _first_frame_time(path)
+      with contextlib.suppress(av.FFmpegError):
+        container.seek(
+          int((first + start) / stream.time_base), stream=stream, backward=True
+        )
     try:
       for frame in container.decode(stream):
         time = frame.time if frame.time is not None else count / rate
@@ -117,6 +166,10 @@ def decode_frames(path: str) -> Iterator[tuple[float, float, np.ndarray]]:
           time = last + 1 / rate
         last = time
         duration = float((frame.duration or 0) * (frame.time_base or 0))
+        if intact and frame.is_corrupt:
+          raise MediaError(
+            f"{path}: damaged: parts of frame {count} are missing"
+          )
         count += 1
         yield time, duration or 1 / rate, _upright(frame)
     except av.FFmpegError as e:
@@ -128,8 +181,10 @@ def decode_frames(path: str) -> Iterator[tuple[float, float, np.ndarray]]:
       raise MediaError(f"{path}: its video stream has no frames")
     # The header's number also counts frames that an edit list hides (a file
     # trimmed without encoding); its length does not.
-    if count < 0.9 * promised - 1 and (
-      not length or last + 1 / rate < 0.9 * length
+    if (
+      start <= 0
+      and count < 0.9 * promised - 1
+      and (not length or last + 1 / rate < 0.9 * length)
     ):
       raise MediaError(
         f"{path}: damaged or cut off: {count} frames where its header promises "
@@ -137,7 +192,9 @@ def decode_frames(path: str) -> Iterator[tuple[float, float, np.ndarray]]:
       )
 
 
-def frames_at_rate(path: str, fps: float) -> Iterator[np.ndarray]:
+def frames_at_rate(
+  path: str, fps: float, first: int = 0, intact: bool = False
+) -> Iterator[np.ndarray]:
   """Decodes to a constant frame rate by time stamps.
 
   Output frame k is the source frame nearest in time to k / fps, so that it
@@ -146,22 +203,28 @@ def frames_at_rate(path: str, fps: float) -> Iterator[np.ndarray]:
   Args:
     path: a video.
     fps: frames a second.
+    first: the output frame to begin with; those before are hardly decoded.
+    intact: as in decode_frames.
 
   Yields:
     BGR uint8 frames.
   """
-  k, previous, previous_time, end = 0, None, 0.0, 0.0
-  for time, duration, frame in decode_frames(path):
-    if time - previous_time > _LONGEST_FRAME_SECONDS:
-      raise MediaError(
-        f"{path}: its time stamps jump from {previous_time:.2f} s to "
-        f"{time:.2f} s"
-      )
+  k, previous, previous_time, end = first, None, 0.0, 0.0
+  for time, duration, frame in decode_frames(path, first / fps, intact):
     if previous is not None:
+      if time - previous_time > _LONGEST_FRAME_SECONDS:
+        raise MediaError(
+          f"{path}: its time stamps jump from {previous_time:.2f} s to "
+          f"{time:.2f} s"
+        )
       middle = (previous_time + time) / 2
       while k / fps < middle:
         yield previous
         k += 1
+    elif time > first / fps:  # The file cannot be entered there.
+      all_frames = frames_at_rate(path, fps, intact=intact)
+      yield from itertools.islice(all_frames, first, None)
+      return
     previous, previous_time = frame, time
     end = time + min(duration, _LONGEST_FRAME_SECONDS)
   total = max(k, round(end * fps), 1)
@@ -173,10 +236,6 @@ def frames_at_rate(path: str, fps: float) -> Iterator[np.ndarray]:
 def read_audio(path: str) -> tuple[np.ndarray, int]:
   """Reads sound so that sample 0 is the instant of the first video frame.
 
-  Where sound starts later than the pictures, zeros come before it; where it
-  starts earlier, what precedes the first frame is cut.  In a file without
-  pictures sample 0 is the first sample.
-
   Args:
     path: any sound or video file.
 
@@ -184,38 +243,82 @@ def read_audio(path: str) -> tuple[np.ndarray, int]:
     (waveform [samples, channels] float32 in [-1, 1], sample rate in Hz).
 
   Raises:
+    MediaError: as `audio_blocks`.
+  """
+  waveform = np.concatenate(list(audio_blocks(path)))
+  return waveform, audio_format(path)[0]
+
+
+def audio_format(path: str) -> tuple[int, int]:
+  """Returns (sample rate in Hz, number of channels) of a file's sound."""
+  with _open(path) as container:
+    stream = _audio_stream(container, path)
+    return stream.rate, stream.channels
+
+
+def _audio_stream(container, path) -> av.audio.stream.AudioStream:
+  if not container.streams.audio:
+    raise MediaError(f"{path}: has no audio stream")
+  stream = container.streams.audio[0]
+  if stream.codec_context is None:
+    raise MediaError(
+      f"{path}: its sound is in a format that FFmpeg cannot decode, or the "
+      "file is cut off"
+    )
+  return stream
+
+
+def audio_blocks(path: str) -> Iterator[np.ndarray]:
+  """Decodes sound so that sample 0 is the instant of the first video frame.
+
+  Where sound starts later than the pictures, zeros come before it; where it
+  starts earlier, what precedes the first frame is cut.  In a file without
+  pictures sample 0 is the first sample.
+
+  Args:
+    path: any sound or video file.
+
+  Yields:
+    [samples, channels] float32 in [-1, 1], one after the other.
+
+  Raises:
     MediaError: if there is no sound, it cannot be decoded, or the file ends
       well before the length that its header promises.
   """
   with _open(path) as container:
-    if not container.streams.audio:
-      raise MediaError(f"{path}: has no audio stream")
-    stream = container.streams.audio[0]
-    if stream.codec_context is None:
-      raise MediaError(
-        f"{path}: its sound is in a format that FFmpeg cannot decode, or the "
-        "file is cut off"
-      )
+    stream = _audio_stream(container, path)
     rate, channels = stream.rate, stream.channels
     converter = av.AudioResampler(
       format="fltp", layout=stream.layout, rate=rate
     )
-    pieces, position, start = [], 0, None
+    pictures = bool(container.streams.video)
+    # Samples since the stream's first, and how many to drop before the frames.
+    position, start, early, given = 0, None, 0, False
     try:
       for frame in container.decode(stream):
         time = frame.time
         for piece in converter.resample(frame):
           samples = piece.to_ndarray()
+          gap = 0
           if start is None:
             start = time or 0.0
+            if pictures:
+              gap = round((start - _first_frame_time(path)) * rate)
+              early, gap = max(0, -gap), max(0, gap)
           elif time is not None:
             gap = round((time - start) * rate) - position
             if gap > _AUDIO_GAP_SECONDS * rate:
               gap = min(gap, int(_LONGEST_FRAME_SECONDS * rate))
-              pieces.append(np.zeros((channels, gap), np.float32))
               position += gap
-          pieces.append(samples)
+            else:
+              gap = 0
           position += samples.shape[1]
+          for block in (np.zeros((gap, channels), np.float32), samples.T):
+            cut = min(early, len(block))
+            early -= cut
+            if len(block) > cut:
+              given = True
+              yield block[cut:]
     except av.FFmpegError as e:
       raise MediaError(
         f"{path}: its sound is damaged or cut off: decoding stopped after "
@@ -223,7 +326,6 @@ def read_audio(path: str) -> tuple[np.ndarray, int]:
       ) from e
     # Containers that count their packets also know their length.
     length = _seconds(stream) if stream.frames else 0.0
-    pictures = bool(container.streams.video)
   if not position:
     raise MediaError(f"{path}: its audio stream has no samples")
   if position / rate < 0.9 * length - 0.1:
@@ -231,17 +333,8 @@ def read_audio(path: str) -> tuple[np.ndarray, int]:
       f"{path}: damaged or cut off: {position / rate:.2f} s of sound where its "
       f"header promises {length:.2f} s"
     )
-  waveform = np.concatenate(pieces, axis=1).T
-  if pictures:
-    shift = round((start - _first_frame_time(path)) * rate)
-    if shift > 0:
-      silence = np.zeros((shift, channels), np.float32)
-      waveform = np.concatenate([silence, waveform])
-    elif shift < 0:
-      waveform = waveform[-shift:]
-      if not len(waveform):
-        raise MediaError(f"{path}: its sound ends before its first frame")
-  return waveform, rate
+  if not given:
+    raise MediaError(f"{path}: its sound ends before its first frame")
 
 
 def _first_frame_time(path: str) -> float:
@@ -255,153 +348,22 @@ def _first_frame_time(path: str) -> float:
 
 
 def read_image(path: str) -> np.ndarray | None:
-  """Reads a still picture, BGR uint8; None if the file is not a picture."""
+  """Reads a still picture, BGR uint8; None if the file is not a picture.
+
+  It is turned upright as its EXIF says; what is transparent becomes white.
+  """
   path = os.fspath(path)
   if not os.path.isfile(path) or not cv2.haveImageReader(path):
     return None
   with open(path, "rb") as f:
     data = np.frombuffer(f.read(), np.uint8)
-  return cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
-
-
-class VideoWriter:
-  """Writes an H.264 (+ AAC) file; it has its final name only when complete.
-
-  Use as a context manager; `write` takes one frame at a time.  If the block
-  ends with an exception, the partial file is removed.
-  """
-
-  def __init__(
-    self,
-    path: str,
-    fps: float | Fraction,
-    waveform: np.ndarray | None = None,
-    sample_rate: int = audio_lib.SAMPLE_RATE,
-    crf: int = 18,
-  ):
-    """Prepares to write; the file is opened at the first frame.
-
-    Args:
-      path: what to write; the suffix names the container (.mp4, .mkv, .mov).
-      fps: frames a second.
-      waveform: [samples] or [samples, channels] floats in [-1, 1], in place:
-        sample 0 belongs to the first frame.  None or none writes no sound.
-      sample_rate: of `waveform`, Hz.
-      crf: x264's constant rate factor; 18 is visually lossless, 0 is lossless.
-    """
-    self._path = os.fspath(path)
-    folder, name = os.path.split(self._path)
-    self._partial = os.path.join(folder, f".{os.getpid()}.partial.{name}")
-    self._fps = Fraction(fps).limit_denominator(1001 * 100)
-    self._crf = crf
-    self._container = None
-    self._count = 0
-    self._samples = None
-    if waveform is not None and len(waveform):
-      waveform = np.asarray(waveform, np.float32)
-      waveform = waveform.reshape(len(waveform), -1)
-      if waveform.shape[1] > 2:
-        waveform = waveform.mean(axis=1, keepdims=True)
-      if sample_rate not in _AAC_RATES:
-        waveform = np.stack(
-          [audio_lib.resample(c, sample_rate, 48000) for c in waveform.T], 1
-        )
-        sample_rate = 48000
-      self._samples = np.clip(waveform, -1, 1)
-    self._sample_rate = sample_rate
-    self._samples_written = 0
-
-  def __enter__(self) -> "VideoWriter":
-    return self
-
-  def write(self, frame: np.ndarray) -> None:
-    """Appends one BGR uint8 frame; all must have the same size."""
-    if self._container is None:
-      self._start(*frame.shape[:2])
-    height, width = self._shape
-    if frame.shape != (height, width, 3) or frame.dtype != np.uint8:
-      raise ValueError(
-        f"frame {self._count} is {frame.dtype} {frame.shape}, expected uint8 "
-        f"{(height, width, 3)}"
-      )
-    # 4:2:0 needs even sides: the last row or column is repeated.
-    if height % 2 or width % 2:
-      frame = np.pad(
-        frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge"
-      )
-    picture = av.VideoFrame.from_ndarray(
-      np.ascontiguousarray(frame), format="bgr24"
-    )
-    picture = picture.reformat(format="yuv420p", interpolation=_EXACT)
-    picture.pts = self._count
-    picture.time_base = 1 / self._fps
-    self._container.mux(self._video.encode(picture))
-    self._count += 1
-    self._write_audio(round(self._count / self._fps * self._sample_rate))
-
-  def _start(self, height: int, width: int) -> None:
-    self._shape = (height, width)
-    try:
-      self._container = av.open(self._partial, "w")
-      self._add_streams(height, width)
-      # Only this opens the file.
-      self._container.start_encoding()
-    except (av.FFmpegError, ValueError, OSError) as e:
-      self._discard()
-      raise MediaError(
-        f"{self._path}: cannot be written; expected a folder that exists and "
-        f"can be written to, and a name that ends in .mp4, .mkv or .mov ({e})"
-      ) from e
-
-  def _add_streams(self, height: int, width: int) -> None:
-    self._video = self._container.add_stream("libx264", rate=self._fps)
-    self._video.width = width + width % 2
-    self._video.height = height + height % 2
-    self._video.pix_fmt = "yuv420p"
-    self._video.options = {"crf": str(self._crf), "preset": "medium"}
-    self._audio = None
-    if self._samples is not None:
-      layout = "stereo" if self._samples.shape[1] == 2 else "mono"
-      self._audio = self._container.add_stream(
-        "aac", rate=self._sample_rate, layout=layout
-      )
-      self._audio_layout = layout
-
-  def _write_audio(self, until: int) -> None:
-    """Encodes the samples before number `until`, beside their frames."""
-    if self._audio is None:
-      return
-    block = self._samples[self._samples_written : until]
-    if not len(block):
-      return
-    frame = av.AudioFrame.from_ndarray(
-      np.ascontiguousarray(block.T), format="fltp", layout=self._audio_layout
-    )
-    frame.sample_rate = self._sample_rate
-    frame.pts = self._samples_written
-    frame.time_base = Fraction(1, self._sample_rate)
-    self._container.mux(self._audio.encode(frame))
-    self._samples_written += len(block)
-
-  def __exit__(self, exc_type, exc, traceback) -> None:
-    if exc_type is not None or self._container is None:
-      self._discard()
-      if exc_type is None:
-        raise MediaError(f"{self._path}: no frame was written")
-      return
-    try:
-      self._container.mux(self._video.encode(None))
-      if self._audio is not None:
-        self._container.mux(self._audio.encode(None))
-      self._container.close()
-      os.replace(self._partial, self._path)
-    except BaseException:
-      self._discard()
-      raise
-
-  def _discard(self) -> None:
-    if self._container is not None:
-      with contextlib.suppress(av.FFmpegError, OSError):
-        self._container.close()
-    if os.path.exists(self._partial):
-      os.remove(self._partial)
+  if not data.size:
+    return None
+  image = cv2.imdecode(data, cv2.IMREAD_COLOR)
+  raw = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
+  if image is None or raw is None or raw.ndim != 3 or raw.shape[2] != 4:
+    return image
+  if raw.shape[:2] != image.shape[:2]:  # EXIF turned it.
+    return image
+  opaque = raw[..., 3:] / np.float32(np.iinfo(raw.dtype).max)
+  return np.rint(255 + opaque * (image - np.float32(255))).astype(np.uint8)

@@ -10,6 +10,7 @@ import pathlib
 import numpy as np
 import torch
 
+from tests.parity.torch_judges import SyncNet
 from tests.parity.torch_networks import TWINS
 
 WIDTH = 1 / 32
@@ -35,9 +36,42 @@ def randomise_statistics(network: torch.nn.Module) -> None:
       buffer.uniform_(0.5, 2)
 
 
+def syncnet_inputs() -> tuple[np.ndarray, np.ndarray]:
+  """Frames [3, 5, 224, 224, 3] and MFCCs [3, 20, 13]."""
+  rng = np.random.default_rng(2)
+  frames = rng.integers(0, 256, (3, 5, 224, 224, 3)).astype(np.float32)
+  return frames, rng.normal(0, 10, (3, 20, 13)).astype(np.float32)
+
+
+def syncnet_outputs(network: torch.nn.Module) -> list[np.ndarray]:
+  """What a twin of SyncNet makes of `syncnet_inputs`."""
+  frames, mfcc = (torch.from_numpy(x) for x in syncnet_inputs())
+  with torch.no_grad():
+    outputs = network(
+      frames.permute(0, 4, 1, 2, 3), mfcc.permute(0, 2, 1)[:, None]
+    )
+  return [x.numpy() for x in outputs]
+
+
+def store_syncnet() -> None:
+  """In the published file's format: a state_dict from before torch 1.6."""
+  torch.manual_seed(1)
+  network = SyncNet(WIDTH)
+  randomise_statistics(network)
+  network.eval()
+  torch.save(
+    network.state_dict(),
+    FOLDER / "syncnet.model",
+    _use_new_zipfile_serialization=False,
+  )
+  arrays = {f"output_{i}": x for i, x in enumerate(syncnet_outputs(network))}
+  np.savez_compressed(FOLDER / "syncnet.npz", **arrays)
+
+
 def main():
   """Writes tests/parity/data."""
   FOLDER.mkdir(exist_ok=True)
+  store_syncnet()
   for name, cls in TWINS.items():
     torch.manual_seed(1)
     network = cls(WIDTH)

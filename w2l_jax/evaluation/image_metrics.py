@@ -1,8 +1,9 @@
-"""Figures of pictures, jittable; SSIM is dm-pix's."""
+"""Figures of pictures, all but jitter jittable; SSIM is dm-pix's."""
 
 import dm_pix
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 
 def l1(fake: jax.Array, real: jax.Array) -> jax.Array:
@@ -28,3 +29,16 @@ def ssim(fake: jax.Array, real: jax.Array) -> jax.Array:
   [N, H, W, C] twice to [N].
   """
   return dm_pix.ssim(fake, real)
+
+
+def jitter(frames: np.ndarray) -> float:
+  """How much a clip trembles: mean |x[t-1] - 2 x[t] + x[t+1]|.
+
+  Even motion leaves nothing of it; noise of each frame its own leaves most.
+  There is no accepted measure; read it beside that of the real clip.  NumPy:
+  clips differ in length, and each would be compiled.
+
+  Args:
+    frames: [T, H, W, C] in [0, 1], T >= 3.
+  """
+  return float(np.mean(np.abs(frames[:-2] - 2 * frames[1:-1] + frames[2:])))

@@ -1,0 +1,1 @@
+"""Programs that measure what docs/REPRODUCING.md tells of preparation."""
