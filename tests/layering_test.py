@@ -15,9 +15,9 @@ LAYERS = [
   {"torch_checkpoint", "tracking", "blending", "video_writer", "sources"},
   {"weight_files", "checkpoint_store"},
   {"checkpoints"},
-  {"input_pipeline", "train_loop", "inference"},
-  {"train_expert", "samples", "lip_syncer"},
-  {"train_generator"},
+  {"input_pipeline", "train_loop", "inference", "lip_sync_options"},
+  {"train_expert", "samples", "face_boxes"},
+  {"train_generator", "lip_syncer"},
   {"compile_ahead"},
 ]  # fmt: skip
 # Top-level packages that only the named modules may import.

@@ -191,9 +191,7 @@ class Speech:
   silent: bool
 
 
-def open_speech(
-  speech: str | tuple[np.ndarray, int], padding: str
-) -> Speech:
+def open_speech(speech: str | tuple[np.ndarray, int], padding: str) -> Speech:
   """Reads sound once, for its mel and its length.
 
   Args:

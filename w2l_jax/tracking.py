@@ -249,9 +249,7 @@ def scenes(
   def look(time, frame):
     nonlocal last_seen
     last_seen = time
-    tracker.update(
-      time, frame, distinct(detector(frame), tracking.min_score)
-    )
+    tracker.update(time, frame, distinct(detector(frame), tracking.min_score))
 
   for count, new in enumerate(frames):
     if cuts(new) and frame is not None:
