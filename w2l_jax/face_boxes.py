@@ -75,7 +75,7 @@ def find(
     if options.compat:
       return _original(shown, pictures.name, detector, options)
     how = faces.Tracking(**preparation["tracking"])
-    found = _tracked(shown, detector, how, options, pictures.fps)
+    found = _tracked(shown, pictures.name, detector, how, options, pictures.fps)
     _check(found.boxes, pictures, options.no_face)
     found.boxes = faces.pad_boxes(found.boxes, options.pads)
     return found
@@ -110,7 +110,7 @@ def _original(frames, name, detector, options) -> Boxes:
   return Boxes(boxes, np.zeros(boxes.shape[:2], int))
 
 
-def _tracked(frames, detector, how, options, fps) -> Boxes:
+def _tracked(frames, name, detector, how, options, fps) -> Boxes:
   who, wanted = options.faces, None
   if isinstance(who, str) and who not in tracking.WHO:
     wanted = _looks_of(who, detector)
@@ -122,11 +122,12 @@ def _tracked(frames, detector, how, options, fps) -> Boxes:
       yield frame
 
   hold = round(options.hold_seconds * fps)
-  stretches, count, scenes = [], 0, 0
+  stretches, count, scenes, most = [], 0, 0, 0
   for scene in tracking.scenes(
     seen(), detector, how, describe=None if wanted is None else tracking.looks
   ):
     chosen = tracking.choose(scene, who, *shape, wanted)
+    most = max(most, len(scene.tracks))
     for track in sorted(chosen, key=lambda t: t.start):
       boxes = track.boxes()
       if options.smooth:
@@ -138,6 +139,11 @@ def _tracked(frames, detector, how, options, fps) -> Boxes:
         boxes = np.concatenate([boxes, held])
       stretches.append((track.start, boxes))
     count, scenes = scene.stop, scenes + 1
+  if most and not stretches:
+    raise InferenceError(
+      f"{name}: faces were found, up to {most} in a scene, but none that "
+      f"faces={who} means"
+    )
   return Boxes(*_in_slots(stretches, count), scenes)
 
 
