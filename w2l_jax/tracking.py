@@ -276,7 +276,8 @@ def scenes(
 
 WHO = ("largest", "central", "all")
 # On GRID, looks of two moments of a clip have a cosine of 0.97 or more, of two
-# clips of a person 0.94 in the mean (0.86 at least), of two people 0.76 to 0.93.
+# clips of a person 0.94 in the mean (0.86 at least), of two people 0.76 to
+# 0.93.
 MIN_LIKENESS = 0.9
 
 
