@@ -1,4 +1,4 @@
-"""Lip-syncing with a network that draws grey: every kind of input, every flag.
+"""Lip-syncing with a network that draws noise: every kind of input, every flag.
 
 Results are compared as arrays or lossless files, so that "unchanged" means
 equal; the network's own part is tested in inference_test.py.
@@ -11,6 +11,7 @@ from fractions import Fraction
 
 import av
 import cv2
+import jax
 import numpy as np
 import pytest
 import soundfile
@@ -318,7 +319,7 @@ def test_colours_mean_what_they_meant(syncer, speech, tmp_path, tags):
     found = next(video.frames_at_rate(file, 25))
     for i, level in enumerate(levels):
       error = found[10, 16 + 32 * i].astype(int) - level
-      assert np.abs(error).max() <= 4
+      assert np.abs(error).max() <= 8  # The other matrix: 20 and more.
 
 
 def test_rotated_phone_video(syncer, speech, tmp_path):
@@ -403,10 +404,10 @@ def test_a_face_that_comes_late_and_goes(syncer):
 
 
 def hidden(frame):
-  """The same scene, the face behind a hand."""
-  frame = frame.copy()
-  cv2.ellipse(frame, (125, 125), (60, 80), 0, 0, 360, (90, 120, 150), -1)
-  return frame
+  """The same scene, the face out of focus."""
+  mask = np.zeros((*frame.shape[:2], 1), np.uint8)
+  cv2.ellipse(mask, (125, 125), (60, 80), 0, 0, 360, 1, -1)
+  return np.where(mask, cv2.GaussianBlur(frame, (0, 0), 25), frame)
 
 
 def test_short_gaps_can_be_held(syncer):
@@ -588,7 +589,7 @@ def test_pauses(syncer):
   rng = np.random.default_rng(0)
   sound = babble(2.4, seed=1)
   pause = slice(RATE * 8 // 10, RATE * 16 // 10)
-  sound[pause] = 1e-4 * rng.standard_normal(RATE * 8 // 10)
+  sound[pause] = 1e-3 * rng.standard_normal(RATE * 8 // 10)
   silent = sound.copy()
   silent[pause] = 0
   array = np.stack(talking_frames(60))
@@ -656,7 +657,7 @@ def originals_frames(syncer, frames, waveform, fps, box=None, smooth=True):
   masked = faces.copy()
   masked[:, size // 2 :] = 0
   inputs = np.concatenate([masked, faces], axis=3) / 255.0
-  model = inference.make_model(syncer.config)
+  network = jax.jit(inference.make_model(syncer.config).apply)
   out = []
   # The network's batches are filled up with zeros.
   for a in range(0, len(inputs), syncer.batch_size):
@@ -664,7 +665,7 @@ def originals_frames(syncer, frames, waveform, fps, box=None, smooth=True):
     fill = ((0, syncer.batch_size - n), (0, 0), (0, 0), (0, 0))
     pictures = np.pad(inputs[a : a + n], fill).astype(np.float32)
     sounds = np.pad(mels[a : a + n, ..., None], fill)
-    predicted = model.apply(syncer.variables, sounds, pictures)
+    predicted = network(syncer.variables, sounds, pictures)
     for (j, (x1, y1, x2, y2)), p in zip(
       places[a : a + n], np.asarray(predicted)[:n] * 255.0, strict=True
     ):

@@ -272,11 +272,12 @@ class _Job:
 
   def results(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yields (source frame, result) of every frame."""
-    clock, thread = self.clock, pipeline.in_thread
-    frames = thread(clock.items("decode", self._source()), _FRAMES_WAITING)
-    batches = thread(self._batches(frames), _BATCHES_WAITING)
-    generated = thread(self._generate(batches), _BATCHES_WAITING)
-    results = thread(self._paste(generated), _FRAMES_WAITING)
+    frames = pipeline.in_thread(
+      self.clock.items("decode", self._source()), _FRAMES_WAITING
+    )
+    batches = pipeline.stage(self._batches, frames, _BATCHES_WAITING)
+    generated = pipeline.stage(self._generate, batches, _BATCHES_WAITING)
+    results = pipeline.stage(self._paste, generated, _FRAMES_WAITING)
     with contextlib.closing(results):
       shown = results
       if self._progress:
