@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 import cv2
 
-from data_prep import clips, face_tracks, isolation, records, sources
+from data_prep import clips, face_tracks, isolation, listing, records
 from data_prep.settings import BOXES, SetAside, Settings
 
 # A clip may take --clip_timeout seconds and one more for so many bytes: what
@@ -54,7 +54,7 @@ class Job:
     if self.settings.detector.startswith(BOXES):
       boxes = self.settings.detector.removeprefix(BOXES)
       paths.append(os.path.join(boxes, f"{self.clip_id}.csv"))
-    return sources.stamp(*paths)
+    return listing.stamp(*paths)
 
 
 def write_json(path: str, value) -> None:

@@ -25,13 +25,13 @@ from data_prep import (
   beam_pipeline,
   clip_store,
   lipsync_dataset,
+  listing,
   records,
   set_report,
-  sources,
 )
 from data_prep.clip_store import Job, write_json
+from data_prep.listing import PrepareError
 from data_prep.settings import Settings
-from data_prep.sources import PrepareError
 from w2l_jax import dataset
 
 # Errors that are not the clip's: the next clip would meet them too.
@@ -150,7 +150,7 @@ def pack(
   """
   directory = dataset.builder_dir(output, settings.image_size)
   contents = {
-    split: [[os.path.basename(path), sources.stamp(path)] for path in paths]
+    split: [[os.path.basename(path), listing.stamp(path)] for path in paths]
     for split, paths in files.items()
   }
   digest = hashlib.sha256(
@@ -227,15 +227,15 @@ def prepare(
   Raises:
     PrepareError: if nothing can be prepared, or not written.
   """
-  ids = sources.list_sources(folder)
+  ids = listing.list_sources(folder)
   not_listed, not_found = [], []
   if splits_folder:
-    split_of, not_listed, not_found = sources.assign(
-      ids, sources.read_splits(splits_folder)
+    split_of, not_listed, not_found = listing.assign(
+      ids, listing.read_splits(splits_folder)
     )
   else:
     split_of = {
-      i: sources.hash_split(i, val_fraction, test_fraction) for i in ids
+      i: listing.hash_split(i, val_fraction, test_fraction) for i in ids
     }
   clip_dir = os.path.join(output, "clips", settings.key())
   jobs = [

@@ -11,7 +11,14 @@ import sys
 
 from absl import app, flags, logging
 
-from w2l_jax import checkpoints, detectors, lip_syncer, sources, video
+from w2l_jax import (
+  checkpoints,
+  detectors,
+  lip_sync_options,
+  lip_syncer,
+  sources,
+  video,
+)
 
 _CHECKPOINT = flags.DEFINE_string(
   "checkpoint",
@@ -75,7 +82,7 @@ _FACES = flags.DEFINE_string(
   "left), or a photo of the person.",
 )
 _OPTIONS = {
-  name: flags.DEFINE_enum(name, None, lip_syncer.CHOICES[name], text)
+  name: flags.DEFINE_enum(name, None, lip_sync_options.CHOICES[name], text)
   for name, text in {
     "ending": "Frames for all of the speech, or those that the original "
     "writes; unset: the checkpoint's.",
@@ -143,7 +150,7 @@ for _name, _example in (
 
 
 def _options() -> dict:
-  """What the flags say of lip_syncer.Options; the rest is left unset."""
+  """What the flags say of lip_sync_options.Options; the rest is left unset."""
   numbers = {
     name: tuple(int(x) for x in flag.value)
     for name, flag in _LISTS.items()
@@ -157,15 +164,19 @@ def _options() -> dict:
   words = {k: f.value for k, f in _OPTIONS.items() if f.value is not None}
   if _FACES.value is not None:
     words["faces"] = _FACES.value
-  return numbers | words | {
-    "hold_seconds": _HOLD_SECONDS.value,
-    "smooth": _SMOOTH.value,
-    "detector": _DETECTOR.value,
-    "fps": _FPS.value,
-    "static": _STATIC.value,
-    "edit": edit,
-    "compat": _COMPAT.value,
-  }
+  return (
+    numbers
+    | words
+    | {
+      "hold_seconds": _HOLD_SECONDS.value,
+      "smooth": _SMOOTH.value,
+      "detector": _DETECTOR.value,
+      "fps": _FPS.value,
+      "static": _STATIC.value,
+      "edit": edit,
+      "compat": _COMPAT.value,
+    }
+  )
 
 
 def main(argv):

@@ -5,6 +5,7 @@ needs a download; those that use the real clips in ../shared skip without them.
 """
 
 import atexit
+import json
 import os
 import pathlib
 import shutil
@@ -32,7 +33,14 @@ from absl import flags
 
 from configs import expert_grid, gan_grid
 from data_prep import clips, prepare
-from w2l_jax import metrics, train_expert, train_generator, video_writer
+from w2l_jax import (
+  inference,
+  lip_syncer,
+  metrics,
+  train_expert,
+  train_generator,
+  video_writer,
+)
 
 REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
 GRID = REPOSITORY.parent / "shared" / "data" / "grid_s1"
@@ -215,6 +223,22 @@ def gan_run(data_dir, expert_run, tmp_path_factory):
   config = gan_config(data_dir, expert_run[0])
   state = train_generator.train_and_evaluate(config, workdir)
   return workdir, jax.device_get(state)
+
+
+@pytest.fixture(scope="session")
+def syncer():
+  """A lip syncer whose tiny network has learnt nothing: it draws noise."""
+  config = gan_grid.get_config("tiny").to_dict()
+  config["preparation"] = json.loads(SETTINGS.as_json())
+  shapes = inference.model_inputs(config)
+  variables = jax.jit(inference.make_model(config).init)(
+    jax.random.key(0), *(np.zeros(x.shape, x.dtype) for x in shapes)
+  )
+  # He's scale in place of PyTorch's: what goes in is seen in what comes out.
+  variables = jax.tree.map(
+    lambda x: x * 6**0.5 if x.ndim == 4 else x, variables
+  )
+  return lip_syncer.LipSyncer(variables, config, batch_size=4)
 
 
 def untimed(workdir):

@@ -28,16 +28,16 @@ def test_order(depth):
 
 
 def test_stages_work_at_the_same_time():
-  """Two stages of 20 times 10 ms take hardly longer than one."""
+  """Each waits for the other in the middle of its work."""
+  together = threading.Barrier(2, timeout=60)
 
-  def slow(items):
-    for item in items:
-      time.sleep(0.01)
-      yield item
+  def source():
+    for i in range(20):
+      yield i
+      together.wait()
 
-  start = time.monotonic()
-  assert len(list(slow(pipeline.in_thread(slow(range(20)), 2)))) == 20
-  assert time.monotonic() - start < 0.34
+  for _ in pipeline.in_thread(source(), 2):
+    together.wait()
 
 
 def test_a_fast_stage_waits():
@@ -96,6 +96,23 @@ def test_closing_the_last_stage_closes_all():
   while not closed and time.monotonic() < deadline:
     time.sleep(0.01)
   assert len(closed) == 1
+
+
+def test_a_stage_that_fails_closes_those_before():
+  """Even while somebody keeps the exception."""
+
+  def fail(items):
+    for item in items:
+      if item == 3:
+        raise ValueError("mine")
+      yield item
+
+  first = pipeline.in_thread(itertools.count(), 2)
+  second = pipeline.stage(lambda items: (i for i in items), first, 2)
+  before = threads()
+  with pytest.raises(ValueError, match="mine") as kept:
+    list(pipeline.stage(fail, second, 2))
+  assert threads() == before and kept.value
 
 
 def test_clock():

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from data_prep import clip_store, clips, prepare, records, sources
+from data_prep import clip_store, clips, listing, prepare, records
 
 # A clip lasts three seconds.
 COUNT = 3
@@ -22,7 +22,7 @@ def prepared(grid_folder, tmp_path_factory):
   for path in sorted((grid_folder / "s1").glob("*.mp4"))[:COUNT]:
     (videos / "s1" / path.name).symlink_to(path)
   settings = clips.Settings()
-  ids = sources.list_sources(str(videos))
+  ids = listing.list_sources(str(videos))
   assert len(ids) == COUNT
   found = {}
   files = []

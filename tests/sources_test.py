@@ -1,171 +1,104 @@
-"""Which sources a folder holds and which split they belong to."""
+"""Faces and speech from files and arrays, prolonged, edited, streamed."""
 
-import collections
-import hashlib
-import os
-
+import numpy as np
 import pytest
+import soundfile
+from conftest import babble, write_video
 
-from data_prep import sources
-
-
-def test_hash_split_is_a_function_of_the_id():
-  ids = [f"speaker{i % 7}/{i:05d}" for i in range(20_000)]
-  splits = [sources.hash_split(i, 0.05, 0.1) for i in ids]
-  assert splits == [sources.hash_split(i, 0.05, 0.1) for i in ids]
-  share = {s: n / len(ids) for s, n in collections.Counter(splits).items()}
-  # Five standard deviations of a fair draw.
-  assert share["test"] == pytest.approx(0.1, abs=0.011)
-  assert share["val"] == pytest.approx(0.05, abs=0.008)
-  for clip_id, split in zip(ids[:500], splits[:500], strict=True):
-    digest = hashlib.sha256(clip_id.encode()).hexdigest()
-    u = int(digest[:16], 16) / 16**16
-    expected = "test" if u < 0.1 else "val" if u < 0.15 else "train"
-    assert split == expected
-  # Fixed for all time: a data set that grows keeps its test clips.
-  fixed = ["val", "train", "train", "train", "val", "test", "test", "train"]
-  assert [sources.hash_split(f"s1/{i}", 0.3, 0.3) for i in range(8)] == fixed
+from w2l_jax import audio, sources
 
 
-def test_hash_split_at_the_ends():
-  ids = [str(i) for i in range(1000)]
-  assert {sources.hash_split(i, 0, 0) for i in ids} == {"train"}
-  assert {sources.hash_split(i, 1, 0) for i in ids} == {"val"}
-  assert {sources.hash_split(i, 0, 1) for i in ids} == {"test"}
-  # More val clips come from train; test stays.
-  for i in ids:
-    few, many = sources.hash_split(i, 0.1, 0.1), sources.hash_split(i, 0.4, 0.1)
-    assert few == many or (few, many) == ("train", "val")
+def clip(count):
+  """[count, 16, 16, 3] frames that are their numbers."""
+  array = np.arange(count, dtype=np.uint8)[:, None, None, None]
+  return np.ascontiguousarray(np.broadcast_to(array, (count, 16, 16, 3)))
 
 
-def test_read_splits(tmp_path):
-  with pytest.raises(sources.PrepareError, match="none of train.txt"):
-    sources.read_splits(str(tmp_path))
-  with pytest.raises(sources.PrepareError, match="--splits"):
-    sources.read_splits(str(tmp_path / "nowhere"))
-  # LRS2's lists have a second word on some lines.
-  (tmp_path / "train.txt").write_text("a/1\n\na/2.mp4\na/1\n  a/3 NF\n")
-  (tmp_path / "test.txt").write_text("b/1 NF\n")
-  assert sources.read_splits(str(tmp_path)) == {
-    "train": ["a/1", "a/2", "a/1", "a/3"],
-    "test": ["b/1"],
-  }
-  (tmp_path / "val.txt").write_text("c/1\na/2\n")
-  with pytest.raises(
-    sources.PrepareError, match=r"a/2 is listed in train\.txt and in val\.txt"
+@pytest.mark.parametrize("loop", ["restart", "ping_pong", "freeze", "stop"])
+@pytest.mark.parametrize("count", [1, 2, 3, 64, 65, 66, 150])
+def test_videos_are_prolonged(count, loop):
+  order = list(range(count))
+  if loop == "ping_pong":
+    order += order[-2:0:-1]
+  expected = (order * 4)[: 3 * count + 1]
+  if loop == "freeze":
+    expected = [*order, *[count - 1] * 9]
+  if loop == "stop":
+    expected = order
+  pictures = sources.open_pictures(clip(count))
+  looped = sources.looped(pictures, count, loop)
+  if pictures.still:  # A photo has any length.
+    expected, loop = [0] * 9, "restart"
+  found = [next(looped) for _ in expected]
+  assert [(i, int(f[0, 0, 0])) for i, f in found] == [(i, i) for i in expected]
+  if loop == "stop":
+    assert next(looped, None) is None
+
+
+def test_a_file_plays_backwards(tmp_path, monkeypatch):
+  """Part by part, from key frames: the same frames as forwards."""
+  monkeypatch.setattr(sources, "_BACKWARDS_BYTES", 7 * 64 * 64 * 3)
+  rng = np.random.default_rng(0)
+  frames = [
+    np.repeat(np.repeat(rng.integers(0, 256, (4, 4, 3)), 16, 0), 16, 1)
+    for _ in range(40)
+  ]
+  path = str(tmp_path / "a.mp4")
+  write_video(path, [f.astype(np.uint8) for f in frames])
+  pictures = sources.open_pictures(path)
+  forwards = list(pictures.frames(0))
+  looped = sources.looped(pictures, len(forwards), "ping_pong")
+  for i in [*range(40), *range(38, 0, -1), *range(40)]:
+    number, frame = next(looped)
+    assert number == i
+    np.testing.assert_array_equal(frame, forwards[i])
+
+
+def test_bad_arrays():
+  for array in (
+    np.zeros((9, 9)),
+    np.zeros((0, 9, 9, 3), np.uint8),
+    np.zeros((2, 9, 9, 3), np.float32),
   ):
-    sources.read_splits(str(tmp_path))
+    with pytest.raises(sources.InferenceError, match="the face"):
+      sources.open_pictures(array)
 
 
-def test_list_sources(tmp_path):
-  with pytest.raises(sources.PrepareError, match="nowhere: no such folder"):
-    sources.list_sources(str(tmp_path / "nowhere"))
-  with pytest.raises(sources.PrepareError, match="has no files"):
-    sources.list_sources(str(tmp_path))
-  for name in (".hidden.mp4", ".git/a.mp4", "sub/.DS_Store"):
-    (tmp_path / name).parent.mkdir(exist_ok=True)
-    (tmp_path / name).touch()
-  with pytest.raises(sources.PrepareError, match="has no files"):
-    sources.list_sources(str(tmp_path))
-  for name in ("b.mp4", "sub/deep/a.b.mkv", "sub/b.MP4", "notes"):
-    (tmp_path / name).parent.mkdir(exist_ok=True)
-    (tmp_path / name).touch()
-  assert sources.list_sources(str(tmp_path)) == {
-    "b": "b.mp4",
-    "notes": "notes",
-    "sub/b": "sub/b.MP4",
-    "sub/deep/a.b": "sub/deep/a.b.mkv",
-  }
-  with pytest.raises(sources.PrepareError, match="no such folder"):
-    sources.list_sources(str(tmp_path / "b.mp4"))
+@pytest.mark.parametrize("rate", [8000, 16_000, 44_100])
+@pytest.mark.parametrize("channels", [1, 2])
+def test_speech_is_the_arrays(tmp_path, rate, channels):
+  """Its mel, however it comes, is log_mel's of the whole."""
+  waveform = np.stack([babble(2.3, i, rate) for i in range(channels)], 1)
+  path = str(tmp_path / "a.wav")
+  soundfile.write(path, waveform, rate, subtype="FLOAT")
+  expected = audio.log_mel(waveform, rate)
+  for given in (path, (waveform, rate)):
+    speech = sources.open_speech(given, "reflect")
+    np.testing.assert_allclose(speech.mel, expected, atol=1e-5)
+    assert abs(speech.seconds - 2.3) < 1e-3 and not speech.silent
+    blocks = np.concatenate(list(speech.blocks()))
+    np.testing.assert_allclose(blocks, waveform, atol=1e-6)
+  whole = (waveform * 32767).astype(np.int16)
+  speech = sources.open_speech((whole, rate), "reflect")
+  assert np.abs(speech.mel - expected).mean() < 0.01
 
 
-def test_list_sources_gives_every_file_an_id_of_its_own(tmp_path):
-  files = ("a.mp4", "a.avi", "a.mp4.mkv", "b", "b.mp4", "c.mp4", "d.mp4.mkv")
-  for name in files:
-    (tmp_path / name).touch()
-  ids = sources.list_sources(str(tmp_path))
-  assert sorted(ids.values()) == sorted(files)
-  assert len(ids) == len(files)
-  assert ids["a.mp4"] == "a.mp4" and ids["a.avi"] == "a.avi"
-  assert ids["c"] == "c.mp4" and ids["d.mp4"] == "d.mp4.mkv"
+def test_silence_is_told():
+  assert sources.open_speech((np.zeros(8000), 16_000), "reflect").silent
 
 
-def test_list_sources_wants_names_in_utf8(tmp_path):
-  (tmp_path / "Zoë 你好.mp4").touch()
-  assert sources.list_sources(str(tmp_path)) == {"Zoë 你好": "Zoë 你好.mp4"}
-  try:
-    (tmp_path / os.fsdecode(b"\xff.mp4")).touch()
-  except OSError:
-    pytest.skip("this file system takes UTF-8 only")
-  with pytest.raises(sources.PrepareError, match=r"dcff\.mp4' is not UTF-8"):
-    sources.list_sources(str(tmp_path))
-
-
-def touch(folder, *names):
-  for name in names:
-    (folder / name).parent.mkdir(parents=True, exist_ok=True)
-    (folder / name).touch()
-
-
-def test_a_folder_of_crops_is_one_source(tmp_path):
-  touch(
-    tmp_path,
-    "s1/one.5/0.jpg",
-    "s1/one.5/17.jpg",
-    "s1/one.5/audio.wav",
-    "s1/two.mp4",
-    # Pictures and sound, but no crops of frames.
-    "photos/audio.wav",
-    "photos/me.jpg",
-  )
-  assert sources.list_sources(str(tmp_path)) == {
-    "photos/audio": "photos/audio.wav",
-    "photos/me": "photos/me.jpg",
-    "s1/one.5": "s1/one.5",
-    "s1/two": "s1/two.mp4",
-  }
-
-
-def test_transcripts_are_no_sources(tmp_path):
-  """LRS2 has a .txt beside every video, which must keep its id."""
-  touch(tmp_path, "633/00001.mp4", "633/00001.txt", "align/a.align", "a.mpg")
-  assert sources.list_sources(str(tmp_path)) == {
-    "633/00001": "633/00001.mp4",
-    "a": "a.mpg",
-  }
-
-
-def test_assign():
-  ids = {"a/1": "a/1.mp4", "a/2": "a/2.mp4", "b/1": "b/1.mp4"}
-  listed = {"train": ["a/1", "c/9"], "test": ["b/1"]}
-  assert sources.assign(ids, listed) == (
-    {"a/1": "train", "b/1": "test"},
-    ["a/2"],
-    ["c/9"],
-  )
-
-
-def test_lists_of_another_folder_are_told_apart():
-  """LRS2's lists are relative to the folder `main`."""
-  ids = {"main/633/00001": "main/633/00001.mp4"}
-  with pytest.raises(
-    sources.PrepareError, match=r"633/00001 is there as main/.*folder main/ "
-  ):
-    sources.assign(ids, {"train": ["633/00001"]})
-  with pytest.raises(
-    sources.PrepareError, match="none of the 1 sources: .*main/633/00001.*x/1"
-  ):
-    sources.assign(ids, {"train": ["x/1"]})
-
-
-def test_stamp(tmp_path):
-  file = tmp_path / "a.mp4"
-  file.write_bytes(b"abc")
-  os.utime(file, ns=(0, 5_000_000_000))
-  assert sources.stamp(str(file)) == [3, 5_000_000_000]
-  assert sources.stamp(str(tmp_path / "b")) == [-1, -1]
-  folder = sources.stamp(str(tmp_path))
-  file.write_bytes(b"abcd")
-  assert sources.stamp(str(tmp_path)) != folder
-  assert sources.stamp(str(file), str(tmp_path / "b"))[2:] == [-1, -1]
+@pytest.mark.parametrize("pause", [0, 16, 30, 80])
+def test_quiet_columns(pause):
+  """Pauses of 0.3 s and more; the mean is over 17 columns."""
+  mel = np.zeros((240, 80), np.float32)
+  start = 100
+  mel[start : start + pause] = -4
+  quiet = sources.quiet_columns(mel, -2.5)
+  expected = np.zeros(240, bool)
+  for i in range(240):
+    around = mel[np.clip(np.arange(i - 8, i + 9), 0, 239)].mean()
+    expected[i] = around <= -2.5
+  if expected.sum() < 24:
+    expected[:] = False
+  np.testing.assert_array_equal(quiet, expected)
+  assert quiet.any() == (pause >= 30)

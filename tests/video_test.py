@@ -223,6 +223,25 @@ def test_a_frame_that_lasts_for_an_hour_is_an_error(tmp_path):
   assert str(path) in str(caught.value)
 
 
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".ts"])
+@pytest.mark.parametrize("fps", [25, 30])
+def test_entering_in_the_middle(tmp_path, suffix, fps):
+  """From any frame on, the frames that follow when read from the start."""
+  path = tmp_path / f"a{suffix}"
+  options = {"g": "20", "bf": "2"}
+  with av.open(str(path), "w") as container:
+    stream = container.add_stream("libx264", rate=25, options=options)
+    stream.height, stream.width, stream.pix_fmt = HEIGHT, WIDTH, "yuv420p"
+    for i in range(90):
+      frame = av.VideoFrame.from_ndarray(code_frame(i), format="bgr24")
+      container.mux(stream.encode(frame))
+    container.mux(stream.encode(None))
+  whole = [read_code(f) for f in video.frames_at_rate(path, fps)]
+  for first in (1, 7, 20, 41, 63, 88):
+    found = [read_code(f) for f in video.frames_at_rate(path, fps, first)]
+    assert found == whole[first:]
+
+
 # Sound.
 
 

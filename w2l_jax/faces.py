@@ -138,14 +138,6 @@ def smooth_boxes(boxes: np.ndarray, frames: int) -> np.ndarray:
   return smooth
 
 
-def hold_boxes(boxes: np.ndarray) -> np.ndarray:
-  """Fills frames without a box [T, 4] with the box before, or the first."""
-  valid = np.isfinite(boxes[:, 0])
-  known = np.where(valid, np.arange(len(boxes)), -1)
-  last = np.maximum.accumulate(known)
-  return boxes[np.where(last < 0, int(np.argmax(valid)), last)]
-
-
 def pad_boxes(boxes: np.ndarray, pads: tuple[int, int, int, int]) -> np.ndarray:
   """Widens boxes [T, 4] by pads (top, bottom, left, right), in pixels."""
   top, bottom, left, right = pads

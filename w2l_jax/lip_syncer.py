@@ -22,17 +22,16 @@ import tqdm
 from w2l_jax import (
   audio,
   blending,
-  detectors,
+  face_boxes,
   faces,
   inference,
   original,
   pipeline,
   sources,
-  tracking,
   version,
-  video,
   video_writer,
 )
+from w2l_jax.lip_sync_options import ORIGINAL, Options
 from w2l_jax.sources import InferenceError
 
 # The mark of synthetic media in IPTC's vocabulary.
@@ -45,111 +44,12 @@ METADATA = {
   f"w2l_jax {version.__version__}; digital source type "
   f"{_DIGITAL_SOURCE_TYPE}"
 }
-CHOICES = {
-  "ending": ("padded", "original"),
-  "loop": ("restart", "ping_pong", "freeze", "stop"),
-  "rest": ("cut", "play"),
-  "no_face": ("pass", "hold", "error"),
-  "paste": ("feathered", "whole", "hard"),
-  "reference": ("own", "first"),
-  "silence": ("heard", "closed", "unchanged"),
-}
-# What compat takes where nothing else is asked for.
-ORIGINAL = {
-  "ending": "original",
-  "loop": "restart",
-  "no_face": "error",
-  "paste": "hard",
-  "reference": "own",
-  "pads": original.PADS,
-}
 # Frames that may wait between stages, and batches.
 _FRAMES_WAITING, _BATCHES_WAITING = 4, 1
 # Frames around a pause in which the frame's own mouth comes and goes.
 _FADE_FRAMES = 5
 # Of the preview: frames, and their height in pixels.
 _PREVIEW_FRAMES, _PREVIEW_HEIGHT = 8, 180
-
-
-@dataclasses.dataclass(frozen=True)
-class Options:
-  """How a video is made; a checkpoint's config.inference holds some defaults.
-
-  Attributes:
-    ending: "padded": a frame for all of the speech, silence after its end;
-      "original": frames whose mel window is whole, and one more.
-    loop: where the speech is longer than the video: "restart", the original's,
-      "ping_pong", forwards and backwards, "freeze", its last frame, or "stop",
-      the speech is cut.
-    rest: where the video is longer than the speech: "cut", or "play" the rest
-      as it is.
-    no_face: frames without a face: "pass" unchanged, "hold" the last face's
-      box for `hold_seconds`, but not past a cut, or "error", the original's.
-    hold_seconds: see no_face.
-    paste: "feathered" blends the face's lower half in, "whole" all of it, "hard"
-      is the original's.
-    reference: whose looks a frame's face takes: its "own", the original's, or
-      those of the "first" face of its track, so that the mouths of the video,
-      which move, cannot show through.
-    silence: pauses of 0.3 s and more: "heard" by the network as they are,
-      noise too, "closed": as digital silence, "unchanged": the frame's own
-      mouth.
-    faces: whose lips move: "largest", "central", "all", a number: the n-th from
-      the left, or a photo of the person; in each scene anew.
-    pads: pixels to add to boxes: top, bottom, left, right.
-    box: top, bottom, left, right of a box for all frames, in place of a
-      detector; None or -1s: none.
-    smooth: whether boxes are averaged over time.
-    detector: a name of detectors.DETECTORS; None is the checkpoint's own.
-    fps, static, edit: see sources.open_pictures.
-    compat: the original's arithmetic, for comparisons; see original.py.
-  """
-
-  ending: str = "padded"
-  loop: str = "restart"
-  rest: str = "cut"
-  no_face: str = "pass"
-  hold_seconds: float = 0.5
-  paste: str = "feathered"
-  reference: str = "own"
-  silence: str = "heard"
-  faces: str | int = "largest"
-  pads: tuple[int, int, int, int] = (0, 0, 0, 0)
-  box: tuple[int, int, int, int] | None = None
-  smooth: bool = True
-  detector: str | None = None
-  fps: float | None = None
-  static: bool = False
-  edit: sources.Edit = sources.Edit()
-  compat: bool = False
-
-  def __post_init__(self):
-    """Refuses unknown words and impossible numbers."""
-    for name, words in CHOICES.items():
-      if getattr(self, name) not in words:
-        raise InferenceError(
-          f"{name} is {getattr(self, name)!r}, expected one of {words}"
-        )
-    if self.box is not None and set(self.box) == {-1}:  # The original's "none".
-      object.__setattr__(self, "box", None)
-    if self.box is not None:
-      top, bottom, left, right = self.box
-      if not (0 <= top < bottom and 0 <= left < right):
-        raise InferenceError(
-          f"box is {self.box}, expected top, bottom, left, right in pixels, as "
-          "80, 220, 100, 210"
-        )
-    if self.fps is not None and not 0 < self.fps <= 1000:
-      raise InferenceError(f"fps is {self.fps}, expected a number above 0")
-    if str(self.faces).lstrip("-").isdigit():
-      if int(self.faces) < 1:
-        raise InferenceError(f"faces is {self.faces}; counting begins at 1")
-      object.__setattr__(self, "faces", int(self.faces))
-    elif self.faces not in tracking.WHO and not os.path.isfile(self.faces):
-      raise InferenceError(
-        f"faces is {self.faces!r}, expected one of {tracking.WHO}, a number or "
-        "a photo"
-      )
 
 
 @dataclasses.dataclass
@@ -187,25 +87,10 @@ class Summary:
       f"{self.frames} frames, {self.seconds:.2f} s; a face was drawn in "
       f"{self.with_face} of them, {self.frames - self.with_face} are unchanged;"
       f" scenes: {self.scenes}\n"
-      f"{self.wall_seconds:.1f} s, {self.frames / self.wall_seconds:.1f} frames "
-      f"a second, {self.wall_seconds / self.seconds:.2f} times the video's "
-      f"length; worked: {stages}"
+      f"{self.wall_seconds:.1f} s, {self.frames / self.wall_seconds:.1f} "
+      f"frames a second, {self.wall_seconds / self.seconds:.2f} times the "
+      f"video's length; worked: {stages}"
     )
-
-
-@dataclasses.dataclass
-class _Boxes:
-  """Where faces are drawn.
-
-  Attributes:
-    boxes: [T, P, 4] float32 of up to P faces in each source frame, or NaN.
-    tracks: [T, P] int, which track each is of.
-    scenes: how many there are.
-  """
-
-  boxes: np.ndarray
-  tracks: np.ndarray
-  scenes: int = 1
 
 
 @dataclasses.dataclass
@@ -256,7 +141,14 @@ class _Job:
     generator = syncer.generator(options.compat)
     with futures.ThreadPoolExecutor(1) as pool:
       compiled = pool.submit(generator.compile, syncer.variables)
-      self._boxes = self._find_boxes()
+      self._boxes = face_boxes.find(
+        self.pictures,
+        None if options.rest == "play" else len(self._starts),
+        options,
+        config["preparation"],
+        self.clock,
+        progress,
+      )
       compiled.result()
     self._generator = functools.partial(generator, syncer.variables)
     self.total = self._total()
@@ -291,9 +183,7 @@ class _Job:
     mel, opacity = self.speech.mel, np.ones(len(self._starts), np.float32)
     if self._options.silence == "heard":
       return mel, opacity
-    quiet = sources.quiet_columns(
-      mel, self._spec.get("speech_threshold", -2.5)
-    )
+    quiet = sources.quiet_columns(mel, self._spec.get("speech_threshold", -2.5))
     if self._options.silence == "closed":
       return np.where(quiet[:, None], np.float32(audio.SILENCE), mel), opacity
     # What is seen in a frame is in the middle of its window.
@@ -302,115 +192,6 @@ class _Job:
     fade = np.ones(_FADE_FRAMES) / _FADE_FRAMES
     padded = np.pad(speaks.astype(float), _FADE_FRAMES // 2, mode="edge")
     return mel, np.convolve(padded, fade, mode="valid").astype(np.float32)
-
-  # --- Where faces are ---
-
-  def _find_boxes(self) -> _Boxes:
-    """The first pass: as many frames as are needed, no more."""
-    options, pictures = self._options, self.pictures
-    if options.rest == "play":
-      frames = pictures.frames(0)
-    else:
-      frames = itertools.islice(pictures.frames(0), len(self._starts))
-    frames = pipeline.in_thread(
-      self.clock.items("decode", frames), _FRAMES_WAITING
-    )
-    with contextlib.closing(frames):
-      shown = frames
-      if self._progress:
-        shown = tqdm.tqdm(frames, desc="finding faces", unit="frame")
-      if options.box is not None:
-        return self._fixed_box(shown)
-      name = options.detector or self._syncer.config["preparation"]["detector"]
-      find = detectors.make(name)
-
-      def detector(frame):
-        with self.clock("detect"):
-          return find(frame)
-
-      if options.compat:
-        return self._original_boxes(shown, detector)
-      return self._tracked_boxes(shown, detector)
-
-  def _fixed_box(self, frames) -> _Boxes:
-    top, bottom, left, right = self._options.box
-    count = 0
-    for frame in frames:
-      height, width = frame.shape[:2]
-      count += 1
-    if bottom > height or right > width:
-      raise InferenceError(
-        f"box {self._options.box} (top, bottom, left, right) is not within "
-        f"{self.pictures.name}'s frames of {width} x {height}"
-      )
-    box = np.array([left, top, right, bottom], np.float32)
-    return _Boxes(
-      np.broadcast_to(box, (count, 1, 4)), np.zeros((count, 1), int)
-    )
-
-  def _original_boxes(self, frames, detector) -> _Boxes:
-    try:
-      boxes = original.boxes(frames, detector, self._options.pads)
-    except original.NoFace as e:
-      raise InferenceError(
-        f"{self.pictures.name}: no face found in frame {e.args[0]}; with compat "
-        "every frame must have one, as in the original"
-      ) from e
-    if self._options.smooth:
-      boxes = original.smooth(boxes)
-    boxes = boxes[:, None].astype(np.float32)
-    return _Boxes(boxes, np.zeros(boxes.shape[:2], int))
-
-  def _tracked_boxes(self, frames, detector) -> _Boxes:
-    options = self._options
-    how = faces.Tracking(**self._syncer.config["preparation"]["tracking"])
-    who, wanted = options.faces, None
-    if isinstance(who, str) and who not in tracking.WHO:
-      wanted = _looks_of(who, detector)
-    shape = []
-
-    def seen():
-      for frame in frames:
-        shape[:] = frame.shape[:2]
-        yield frame
-
-    hold = round(options.hold_seconds * self.pictures.fps)
-    stretches, count, scenes = [], 0, 0
-    for scene in tracking.scenes(
-      seen(), detector, how, describe=tracking.looks if wanted is not None else None
-    ):
-      chosen = tracking.choose(scene, who, *shape, wanted)
-      for track in sorted(chosen, key=lambda t: t.start):
-        boxes = track.boxes()
-        if options.smooth:
-          boxes = faces.smooth_boxes(boxes, how.smooth_frames)
-        if options.no_face == "hold":
-          later = [t.start for t in chosen if t.start >= track.stop]
-          until = min([track.stop + hold, scene.stop, *later])
-          held = np.repeat(boxes[-1:], until - track.stop, axis=0)
-          boxes = np.concatenate([boxes, held])
-        stretches.append((track.start, boxes))
-      count, scenes = scene.stop, scenes + 1
-    found = _Boxes(*_in_slots(stretches, count), scenes)
-    self._check_found(found.boxes)
-    found.boxes = faces.pad_boxes(found.boxes, options.pads)
-    return found
-
-  def _check_found(self, boxes: np.ndarray) -> None:
-    """Raises where there is no face at all, or by flag where one is missing."""
-    missing = np.flatnonzero(~np.isfinite(boxes[..., 0]).any(axis=1))
-    if len(missing) == len(boxes):
-      raise InferenceError(
-        f"{self.pictures.name}: no face found in {len(boxes)} frames; expected "
-        "one that looks towards the camera; another --detector may find it, or "
-        "say where it is with --box"
-      )
-    if self._options.no_face == "error" and len(missing):
-      raise InferenceError(
-        f"{self.pictures.name}: no face found in {len(missing)} of {len(boxes)} "
-        f"frames, the first at {missing[0] / float(self.pictures.fps):.2f} s; "
-        "cut them out, or let them pass with no_face=pass"
-      )
 
   # --- The stages of the second pass ---
 
@@ -490,12 +271,13 @@ class _Job:
       yield from zip(batch.frames, drawn, strict=True)
 
   def results(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yields (source frame, result) of every frame, and finishes the summary."""
-    clock, thread = self.clock, pipeline.in_thread
-    frames = thread(clock.items("decode", self._source()), _FRAMES_WAITING)
-    batches = thread(self._batches(frames), _BATCHES_WAITING)
-    generated = thread(self._generate(batches), _BATCHES_WAITING)
-    results = thread(self._paste(generated), _FRAMES_WAITING)
+    """Yields (source frame, result) of every frame."""
+    frames = pipeline.in_thread(
+      self.clock.items("decode", self._source()), _FRAMES_WAITING
+    )
+    batches = pipeline.stage(self._batches, frames, _BATCHES_WAITING)
+    generated = pipeline.stage(self._generate, batches, _BATCHES_WAITING)
+    results = pipeline.stage(self._paste, generated, _FRAMES_WAITING)
     with contextlib.closing(results):
       shown = results
       if self._progress:
@@ -515,51 +297,6 @@ class _Job:
     summary.scenes = self._boxes.scenes
     summary.wall_seconds = time.perf_counter() - self._begun
     summary.stage_seconds = dict(self.clock.seconds)
-
-
-def _in_slots(
-  stretches: list[tuple[int, np.ndarray]], count: int
-) -> tuple[np.ndarray, np.ndarray]:
-  """Lays stretches of boxes side by side.
-
-  Args:
-    stretches: (first frame, [n, 4] boxes), by first frame.
-    count: T.
-
-  Returns:
-    ([T, P, 4] float32 boxes or NaN, [T, P] int numbers of the stretches).
-  """
-  ends: list[int] = []  # Of the last stretch in each slot.
-  slots = []
-  for start, boxes in stretches:
-    free = [s for s, end in enumerate(ends) if end <= start]
-    slot = free[0] if free else len(ends)
-    ends[slot : slot + 1] = [start + len(boxes)]
-    slots.append(slot)
-  out = np.full((count, max(1, len(ends)), 4), np.nan, np.float32)
-  tracks = np.full(out.shape[:2], -1)
-  for number, (slot, (start, boxes)) in enumerate(
-    zip(slots, stretches, strict=True)
-  ):
-    out[start : start + len(boxes), slot] = boxes
-    tracks[start : start + len(boxes), slot] = number
-  return out, tracks
-
-
-def _looks_of(path: str, detector: detectors.Detector) -> np.ndarray:
-  """What the person on a photo looks like."""
-  photo = video.read_image(path)
-  if photo is None:
-    raise InferenceError(
-      f"{path}: not a photo; faces takes a photo of the person that is to speak"
-    )
-  found = detector(photo)
-  if not len(found):
-    raise InferenceError(
-      f"{path}: no face found; expected a photo of the person that is to speak"
-    )
-  areas = (found[:, 2] - found[:, 0]) * (found[:, 3] - found[:, 1])
-  return tracking.looks(photo, found[np.argmax(areas), :4])
 
 
 class LipSyncer:
@@ -607,7 +344,9 @@ class LipSyncer:
     defaults = dict(self.config.get("inference", {}))
     if choices.get("compat"):
       defaults |= ORIGINAL
-    return _Job(self, face, speech, Options(**{**defaults, **choices}), progress)
+    return _Job(
+      self, face, speech, Options(**{**defaults, **choices}), progress
+    )
 
   def frames(
     self,

@@ -1,7 +1,7 @@
-"""The arithmetic of the original's inference.py, step by step, for comparisons.
+"""The arithmetic of the original's inference.py, for comparisons.
 
-What `launch.lipsync --compat` calls; written from docs and experiments, not from
-its code.  Boxes here are whole numbers, and what the original truncates is
+What `launch.lipsync --compat` calls, written from a description of it, not from
+its code.  Boxes here are whole numbers; what the original truncates is
 truncated.
 """
 

@@ -1,8 +1,8 @@
-"""Stages of work that go on side by side: iterators in threads, and a clock.
+"""Stages of work that go on side by side: generators in threads, and a clock.
 
-A stage is a generator that takes items from the one before it.  `in_thread`
-between two stages lets both work at once; its queue is bounded, so a fast stage
-waits for a slow one and memory does not grow.  Knows nothing of pictures.
+A stage is a generator function that takes the iterator of the one before it.
+Its queue is bounded, so a fast stage waits for a slow one and memory does not
+grow.  Knows nothing of pictures.
 """
 
 import collections
@@ -10,7 +10,7 @@ import contextlib
 import queue
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -69,6 +69,27 @@ def in_thread(items: Iterable[T], depth: int) -> Iterator[T]:
   finally:
     closed.set()
     thread.join()
+
+
+def stage(
+  work: Callable[[Iterator], Iterator[T]], items: Iterator, depth: int
+) -> Iterator[T]:
+  """Yields what `work(items)` yields, in a thread, and closes `items` after it.
+
+  Without that, an exception of `work` would keep `items`, and its thread, for
+  as long as somebody keeps its traceback.
+
+  Args:
+    work: the stage.
+    items: of the stage before, a generator.
+    depth: as for `in_thread`.
+  """
+
+  def run():
+    with contextlib.closing(items):
+      yield from work(items)
+
+  return in_thread(run(), depth)
 
 
 class Clock:

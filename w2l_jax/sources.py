@@ -191,9 +191,7 @@ class Speech:
   silent: bool
 
 
-def open_speech(
-  speech: str | tuple[np.ndarray, int], padding: str
-) -> Speech:
+def open_speech(speech: str | tuple[np.ndarray, int], padding: str) -> Speech:
   """Reads sound once, for its mel and its length.
 
   Args:
@@ -207,7 +205,7 @@ def open_speech(
   if isinstance(speech, tuple):
     name, (waveform, rate) = "the speech", speech
     waveform = audio.as_floats(waveform)
-    waveform = waveform.reshape(len(waveform), -1)
+    waveform = waveform if waveform.ndim == 2 else waveform.reshape(-1, 1)
   else:
     name, waveform = os.fspath(speech), None
     rate = video.audio_format(name)[0]

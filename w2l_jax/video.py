@@ -177,6 +177,9 @@ def decode_frames(
         f"{path}: damaged or cut off: decoding stopped after {count} frames "
         f"({e.strerror})"
       ) from e
+    if not count and start > 0:  # The file cannot be entered there.
+      yield from decode_frames(path)
+      return
     if not count:
       raise MediaError(f"{path}: its video stream has no frames")
     # The header's number also counts frames that an edit list hides (a file

@@ -1,0 +1,148 @@
+"""Blending: nothing outside, no borders, colours matched, steady movement."""
+
+import cv2
+import numpy as np
+import pytest
+
+from w2l_jax import blending, faces
+
+
+@pytest.fixture(scope="module")
+def picture():
+  rng = np.random.default_rng(0)
+  small = rng.integers(30, 220, (9, 12, 3), dtype=np.uint8)
+  return cv2.resize(small, (240, 180), interpolation=cv2.INTER_CUBIC)
+
+
+BOXES = [
+  (50, 40, 150, 160), (50.3, 40.7, 149.6, 160.2), (-20.5, -9.25, 80, 95.5),
+  (180, 100, 300, 220), (100, 90, 120.5, 112.75),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("region", blending.REGIONS)
+@pytest.mark.parametrize("box", BOXES)
+def test_outside_the_box_nothing_changes(picture, box, region):
+  before = picture.copy()
+  face = np.full((48, 48, 3), (250, 10, 130), np.uint8)
+  out = blending.blend(picture, face, np.array(box), region)
+  np.testing.assert_array_equal(picture, before)
+  assert out.dtype == np.uint8 and out.shape == picture.shape
+  changed = np.argwhere((out != picture).any(axis=2))
+  x1, y1, x2, y2 = faces.inside(np.array(box), *picture.shape[:2])
+  top = y1 if region == "whole" else y1 + 0.45 * (y2 - y1)
+  assert (changed >= [int(top), int(x1)]).all()
+  assert (changed < [np.ceil(y2), np.ceil(x2)]).all()
+  assert len(changed) > 0.2 * (x2 - x1) * (y2 - y1)
+
+
+def test_the_mouth_is_the_generated_one(picture):
+  """In the middle of the lower half, without matching, nothing else is seen."""
+  face = np.full((48, 48, 3), (10, 130, 250), np.uint8)
+  for region in blending.REGIONS:
+    out = blending.blend(
+      picture, face, np.array([50.0, 40, 150, 160]), region, match=False
+    )
+    # Rows from 0.62 to 0.8 of the box, columns from 0.3 to 0.7.
+    assert (out[115:136, 80:121] == face[0, 0]).all()
+
+
+@pytest.mark.parametrize("region", blending.REGIONS)
+def test_mask(region):
+  """0 on the border, whole inside, never falls on the way in."""
+  n = 200
+  x = (np.arange(n) + 0.5) / n
+  mask = blending.mask(x, x, region)
+  assert mask.shape == (n, n) and mask.dtype == np.float32
+  assert mask.min() == 0 and mask.max() == 1
+  for side in (mask[0], mask[-1], mask[:, 0], mask[:, -1]):
+    assert side.max() < 0.01
+  np.testing.assert_allclose(mask, mask[:, ::-1], atol=1e-6)
+  assert (np.diff(mask[:, : n // 2], axis=1) >= 0).all()
+  # No step anywhere: at most a fiftieth from pixel to pixel.
+  for axis in (0, 1):
+    assert np.abs(np.diff(mask, axis=axis)).max() < 0.08
+  if region == "lower":
+    assert mask[: int(0.46 * n)].max() == 0
+    assert mask[int(0.61 * n), n // 2] == 1
+  else:
+    np.testing.assert_allclose(mask, mask[::-1], atol=1e-6)
+
+
+def test_matched_against_least_squares():
+  """The plane is the weighted least squares' one, found by NumPy."""
+  rng = np.random.default_rng(0)
+  h, w = 40, 30
+  weights = blending.mask((np.arange(w) + 0.5) / w, (np.arange(h) + 0.5) / h)
+  patch = rng.uniform(0, 255, (h, w, 3)).astype(np.float32)
+  around = patch + rng.uniform(-30, 30, (h, w, 3)).astype(np.float32)
+  found = blending.matched(patch, around, weights) - patch
+  y, x = np.meshgrid(
+    np.linspace(-1, 1, h), np.linspace(-1, 1, w), indexing="ij"
+  )
+  design = np.stack([np.ones_like(x), x, y], axis=-1).reshape(-1, 3)
+  root = np.sqrt(weights * (1 - weights)).reshape(-1, 1)
+  for c in range(3):
+    target = (around - patch)[..., c].reshape(-1, 1)
+    plane, *_ = np.linalg.lstsq(root * design, root * target, rcond=None)
+    expected = (design @ plane).reshape(h, w)
+    assert np.abs(found[..., c] - expected).max() < 0.2
+
+
+@pytest.mark.parametrize("tint", [(12, -20, 30), (-25, 25, 0)])
+def test_another_light_is_made_good(picture, tint):
+  """The same face in another light leaves nearly nothing to be seen."""
+  box = np.array([50.4, 40.2, 150.1, 159.7])
+  face = faces.crop_exact(picture, box, 96).astype(int) + tint
+  face = np.clip(face, 0, 255).astype(np.uint8)
+  error = {
+    match: np.abs(
+      blending.blend(picture, face, box, match=match).astype(int) - picture
+    ).mean()
+    for match in (True, False)
+  }
+  assert error[True] < 0.15 * error[False]
+
+
+def test_what_was_cut_out_comes_back(picture):
+  """At any part of a pixel."""
+  for box in BOXES:
+    box = np.array(box)
+    face = faces.crop_exact(picture, box, 128)
+    out = blending.blend(picture, face, box, "whole")
+    assert np.abs(out.astype(int) - picture).mean() < 0.5
+
+
+def test_slow_movement_has_no_steps():
+  """A pasted edge follows its box by tenths of a pixel."""
+  grey = np.full((120, 120, 3), 128, np.uint8)
+  face = np.full((48, 48, 3), 100, np.uint8)
+  face[:, 24:] = 180
+  places = []
+  for k in range(21):
+    box = np.array([30 + k / 10, 30, 90 + k / 10, 90])
+    row = blending.blend(grey, face, box, match=False)[75, :, 0].astype(float)
+    # Where the dark half turns into the bright one: by its sum.
+    places.append(-row[45:78].sum() / 80)
+  steps = np.diff(places)
+  assert np.abs(steps - 0.1).max() < 0.05
+
+
+def test_opacity(picture):
+  face = np.full((48, 48, 3), (10, 130, 250), np.uint8)
+  box = np.array([50.0, 40, 150, 160])
+  whole, half, none = (
+    blending.blend(picture, face, box, opacity=o).astype(int)
+    for o in (1.0, 0.5, 0.0)
+  )
+  np.testing.assert_array_equal(none, picture)
+  assert np.abs(half - (whole + none) / 2).max() <= 1
+
+
+def test_small_faces_do_not_alias():
+  """A pattern as fine as the network's pixels becomes its mean."""
+  face = np.zeros((96, 96, 3), np.uint8)
+  face[:, ::2] = 200
+  grey = np.full((60, 60, 3), 100, np.uint8)
+  out = blending.blend(grey, face, np.array([18.0, 18, 42, 42]), match=False)
+  assert np.abs(out.astype(int) - 100).max() <= 4
