@@ -1,11 +1,14 @@
 """Forward passes, gradients and round trips of the networks, side by side."""
 
+import contextlib
+from unittest import mock
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import torch
 
-from tests.parity import torch_training
+from tests.parity import torch_networks, torch_training
 from tests.parity.both_sides import (
   MODELS,
   Plan,
@@ -217,6 +220,86 @@ def jax_gradients(plan: Plan, dtype) -> tuple[dict, dict]:
   return grads, outputs
 
 
+@contextlib.contextmanager
+def _sides(signs: list[np.ndarray]):
+  """Both sides' leaky ReLUs take the slopes that `signs` say, in turn.
+
+  The discriminator normalises nothing: where float32 tips one of its millions
+  of units over zero, gradients jump by up to a percent, on either side by
+  chance.  What is compared is arithmetic, so every unit is on the side of zero
+  where it is in float64.
+
+  Args:
+    signs: for each convolution, in order, whether its outputs [N, C, H, W] are
+      positive.
+  """
+
+  def in_torch(block, x):
+    y = block.conv_block(x)
+    return torch.where(torch.from_numpy(next(torchs)), y, 0.01 * y)
+
+  def in_jax(y, slope):
+    return jnp.where(next(jaxs).transpose(0, 2, 3, 1), y, slope * y)
+
+  torchs, jaxs = iter(signs), iter(signs)
+  with (
+    mock.patch.object(torch_networks.LeakyBlock, "forward", in_torch),
+    mock.patch.object(layers.nn, "leaky_relu", in_jax),
+  ):
+    yield
+
+
+def discriminator_gradients(plan: Plan) -> tuple[dict, dict, dict, int]:
+  """Its gradients by the same pictures, in float32 with float64's signs.
+
+  Returns:
+    ({key: PyTorch's in float64}, {key: PyTorch's}, {key: ours}, how many units
+    PyTorch's float32 tips over zero without those signs).
+  """
+  name = "quality_discriminator"
+  data = torch_training.batch(2, plan.generator_windows)
+  pictures = [network_inputs.fold_time(data[k]) for k in ("frames", "other")]
+
+  def of_torch(dtype, signs=None):
+    twin = make_twins(plan.width, dtype)[name]
+    found = []
+    for block in twin.face_encoder_blocks.modules():
+      if isinstance(block, torch.nn.Conv2d):
+        block.register_forward_hook(
+          lambda _, __, y: found.append((y > 0).numpy())
+        )
+    with _sides(signs) if signs else contextlib.nullcontext():
+      loss = sum(
+        torch_training.probability_loss(twin, nchw(x.astype(dtype)), label)
+        for x, label in zip(pictures, (1.0, 0.0), strict=True)
+      )
+      named = dict(twin.named_parameters())
+      values = torch.autograd.grad(loss, list(named.values()))
+    return {k: v.numpy() for k, v in zip(named, values, strict=True)}, found
+
+  truth, signs = of_torch(np.float64)
+  theirs, _ = of_torch(np.float32, signs)
+  _, own_signs = of_torch(np.float32)
+  tipped = sum(
+    int(np.sum(a != b)) for a, b in zip(signs, own_signs, strict=True)
+  )
+  model = MODELS[name](width=plan.width)
+  twin = make_twins(plan.width)[name]
+  params = variables_of(twin, name, plan.width, np.float32)["params"]
+
+  def loss(params):
+    real, fake = (
+      model.apply({"params": params}, network_inputs.lower_half(x))
+      for x in pictures
+    )
+    return losses.discriminator_loss(real, fake)
+
+  with _sides(signs):
+    ours = jax.jit(jax.grad(loss))(params)
+  ours = torch_checkpoint.to_state_dict({"params": jax.device_get(ours)}, name)
+  return truth, theirs, ours, tipped
+
+
 def _is_before_batch_norm(network: str, key: str) -> bool:
   """Whether a bias's true gradient is zero."""
   return network != "quality_discriminator" and key.endswith(
@@ -230,6 +313,7 @@ def gradients(plan: Plan) -> dict:
   ours, our_outputs = jax_gradients(plan, np.float64)
   theirs32, _ = torch_gradients(plan, np.float32)
   ours32, _ = jax_gradients(plan, np.float32)
+  own_truth, own_theirs, own_ours, tipped = discriminator_gradients(plan)
   report = {
     "train-mode outputs": {
       k: relative(our_outputs[k], outputs[k]) for k in outputs
@@ -249,6 +333,12 @@ def gradients(plan: Plan) -> dict:
       mine = relative(ours32[key][name], value)
       error32.append((mine, theirs, name))
       ratios.append((mine / theirs, name))
+    as_found = max(ratios)
+    if network == "quality_discriminator":
+      ratios = [
+        (relative(own_ours[k], v) / relative(own_theirs[k], v), k)
+        for k, v in own_truth.items()
+      ]
     report["losses"][f"{network}: {loss}"] = {
       "tensors": len(errors),
       "float64": max(errors)[0],
@@ -257,7 +347,9 @@ def gradients(plan: Plan) -> dict:
       "float32, PyTorch's": max(e[1] for e in error32),
       "largest ratio": max(ratios)[0],
       "at": max(ratios)[1],
+      "largest ratio, units tipping": as_found[0],
     }
+  report["tipped units"] = tipped
   return report
 
 
