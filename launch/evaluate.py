@@ -50,6 +50,13 @@ from w2l_jax import (
 from w2l_jax.evaluate_pictures import PictureMeasures
 from w2l_jax.evaluation import results as results_lib
 
+try:
+  from launch import evaluation_report
+except ImportError as missing:
+  if missing.name != "matplotlib":
+    raise
+  evaluation_report = None
+
 _CONFIG = config_flags.DEFINE_config_file(
   "config", "configs/evaluation.py", "How clips are scored.", lock_config=True
 )
@@ -312,24 +319,20 @@ def _default_outdir(checkpoint: str | None) -> str:
 
 
 def _write(outdir: str, report: dict, found, grid, shown) -> None:
-  """Writes all files; metrics.json last."""
+  """Writes all files: the figures first, so that no drawing can lose them."""
   os.makedirs(outdir, exist_ok=True)
   found.write_csv(os.path.join(outdir, "clips.csv"))
-  if grid is not None:
-    metrics.save_image(os.path.join(outdir, "samples.png"), grid)
-  try:
-    from launch import evaluation_report
-  except ImportError as e:
-    if e.name != "matplotlib":
-      raise
-    print("note: no report.html: pip install matplotlib (extra 'demo')")
-  else:
-    evaluation_report.write(outdir, report, found.rows, shown.clips)
   path = os.path.join(outdir, "metrics.json")
   with open(f"{path}.partial", "w") as f:
     json.dump(results_lib.without_nan(report), f, indent=2)
     f.write("\n")
   os.replace(f"{path}.partial", path)
+  if grid is not None:
+    metrics.save_image(os.path.join(outdir, "samples.png"), grid)
+  if evaluation_report is None:
+    print("note: no report.html: pip install matplotlib (extra 'demo')")
+  else:
+    evaluation_report.write(outdir, report, found.rows, shown.clips)
 
 
 def _describe(path: str) -> tuple[str, str, int | None, dict]:

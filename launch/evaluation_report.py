@@ -88,8 +88,9 @@ $curves
 <h2>Can the judges be believed?</h2>
 <p>Real clips with their speech moved by some frames to either side, or
 exchanged for another clip's. A score that can be believed gets worse with every
-step at first; further off it may swing around the score of exchanged speech,
-because syllables follow each other in a rhythm. LSE-D and LSE-C take the best
+step at first; further off it may swing around the score of exchanged speech:
+syllables follow each other in a rhythm, and clips of one kind pause at the same
+times. LSE-D and LSE-C take the best
 of all shifts, so they cannot see a lag of up to $max_shift frames; only
 exchanged speech tells.</p>
 $shifts
@@ -171,7 +172,7 @@ def _curves(curves: dict) -> str:
 def _shift_tests(tests: dict) -> str:
   parts = []
   for judge, scores in tests.items():
-    figure, panels = plt.subplots(1, len(scores), figsize=(12, 2.8))
+    figure, panels = plt.subplots(1, len(scores), figsize=(12, 3))
     for axes, (score, by_shift) in zip(panels, scores.items(), strict=True):
       names = list(by_shift)
       values = [by_shift[n] for n in names]
@@ -179,9 +180,9 @@ def _shift_tests(tests: dict) -> str:
       axes.set_xticks(range(len(names)), [n[:4] for n in names], fontsize=8)
       better = evaluate_sync.HIGHER_IS_BETTER[score]
       until = evaluate_sync.falls_until(by_shift, better)
+      seen = f"worse to {until}" if until != "0" else "sees no shift"
       axes.set_title(
-        f"{score}\n{'higher' if better else 'lower'} is better; "
-        f"worse with every step to {until}",
+        f"{score}\n{'higher' if better else 'lower'} is better\n{seen}",
         fontsize=8,
       )
       axes.tick_params(axis="y", labelsize=8)
@@ -288,7 +289,7 @@ def _windows(report: dict) -> str:
 
 def _clips(outdir: str, clips: list[dict]) -> str:
   if not clips:
-    return "<p>None.</p>"
+    return "<p>None: nothing was generated.</p>"
   return "".join(
     "<figure><video controls preload='auto' "
     f'src="{html.escape(os.path.relpath(clip["file"], outdir))}"></video>'

@@ -1,17 +1,18 @@
 """Every config loads at every size and says what FACTS 2 and 11 say."""
 
+import dataclasses
 import importlib
 import pathlib
 
 import pytest
 
 from configs import common
-from w2l_jax import checkpoints, train_expert, train_generator
+from w2l_jax import checkpoints, evaluate_sync, train_expert, train_generator
 
 CONFIGS = sorted(
   path.stem
   for path in (pathlib.Path(__file__).parent.parent / "configs").glob("*.py")
-  if path.stem not in ("__init__", "common")
+  if path.stem not in ("__init__", "common", "evaluation")
 )
 
 
@@ -37,6 +38,18 @@ def test_loads(name, size):
   )
   train_expert.window_spec(config)
   checkpoints.to_plain(config)  # JSON can hold it.
+
+
+def test_evaluation():
+  """It says all of the protocol; the published one differs in few fields."""
+  fields = [f.name for f in dataclasses.fields(evaluate_sync.Protocol)]
+  ours, theirs = get("evaluation"), get("evaluation", "faithful")
+  evaluate_sync.Protocol(**{name: ours[name] for name in fields})
+  differing = {k for k in ours if ours[k] != theirs[k]}
+  assert differing == {"faithful", "min_frames"}
+  assert ours.max_shift == theirs.max_shift == 15
+  with pytest.raises(ValueError, match="expected 'faithful'"):
+    get("evaluation", "faithfull")
 
 
 def test_unknown_size():
