@@ -85,7 +85,7 @@ def main(argv):
       clips.Settings(
         image_size=_SIZE.value,
         detector=_DETECTOR.value,
-        faces=_FACES.value,
+        keep_faces=_FACES.value,
         audio_padding=_PADDING.value,
       ),
       splits_folder=_SPLITS.value,
