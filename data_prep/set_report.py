@@ -273,7 +273,8 @@ def _set_aside(reasons: dict[str, str]) -> str:
     for found in sorted(files.values(), key=len, reverse=True)
   )
   return (
-    f"<table><tr><th>clips</th><th>why</th><th>which</th></tr>{rows}</table>"
+    '<table><tr><th class="n">clips</th><th>why</th><th>which</th></tr>'
+    f"{rows}</table>"
   )
 
 
