@@ -7,6 +7,7 @@ an extra (pip install 'w2l_jax[beam]'), imported when it is asked for.
 from collections.abc import Iterator
 
 from data_prep import clip_store
+from data_prep.sources import PrepareError
 
 # A worker gets so many clips at a time and starts one process for them: a crash
 # in a decoder must not take the Beam worker along.
@@ -17,12 +18,12 @@ def options(flags: list[str]):
   """Returns Beam's PipelineOptions of flags such as --runner=DirectRunner.
 
   Raises:
-    ImportError: if Beam is not installed; the message says how to.
+    PrepareError: if Beam is not installed.
   """
   try:
     from apache_beam.options import pipeline_options
   except ImportError as e:
-    raise ImportError(
+    raise PrepareError(
       "Apache Beam is not installed; pip install 'w2l_jax[beam]'"
     ) from e
   return pipeline_options.PipelineOptions(flags)

@@ -159,7 +159,7 @@ def of_video(
       f"no face in {MIN_FRAMES} frames on end ({len(seen)} of {count} frames "
       "have one)"
     )
-  if settings.faces == "largest":
+  if settings.keep_faces == "largest":
     tracks = _largest(tracks)
   for track in tracks:
     track.boxes = faces.smooth_boxes(

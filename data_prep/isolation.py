@@ -7,6 +7,7 @@ long is lost, not the others.  What a job does is the caller's matter.
 import collections
 import contextlib
 import dataclasses
+import math
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -19,6 +20,9 @@ from typing import Any
 # A job that is lost is tried once more: a worker may have been killed for what
 # another process did (out of memory), and a machine may have stood still.
 ATTEMPTS = 2
+
+
+_STARTED = "started"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +46,8 @@ def _work(connection, function: Callable) -> None:
   """A worker: takes jobs until there are no more."""
   signal.signal(signal.SIGINT, signal.SIG_IGN)  # The parent ends it.
   _end_with_parent()
+  # Its imports are done: now the first job's time begins.
+  connection.send(_STARTED)
   while True:
     try:
       job = connection.recv()
@@ -63,14 +69,21 @@ class _Worker:
     )
     self.process.start()
     theirs.close()
-    self.job = self.deadline = None
+    self.started = False
+    self.job = self.deadline = self._seconds = None
 
   def start(self, job, seconds: float) -> None:
     """Gives it a job that may take so long."""
-    self.job, self.deadline = job, time.monotonic() + seconds
+    self.job, self._seconds = job, seconds
+    self.deadline = time.monotonic() + seconds if self.started else math.inf
     # One that has died is seen when its answer is read.
     with contextlib.suppress(BrokenPipeError):
       self.connection.send(job)
+
+  def has_started(self) -> None:
+    """Its first job's time begins."""
+    self.started = True
+    self.deadline = time.monotonic() + self._seconds
 
   def end(self) -> str:
     """Ends the process; returns how it ended."""
@@ -121,7 +134,10 @@ def run(
         busy[worker.connection] = worker, attempt
       first = min(worker.deadline for worker, _ in busy.values())
       ready = multiprocessing.connection.wait(
-        list(busy), timeout=max(0.0, first - time.monotonic())
+        list(busy),
+        timeout=None
+        if first == math.inf
+        else max(0.0, first - time.monotonic()),
       )
       late = [c for c, (w, _) in busy.items() if w.deadline < time.monotonic()]
       for connection in {*ready, *late}:
@@ -130,6 +146,10 @@ def run(
         try:
           if connection not in ready:
             raise TimeoutError
+          if not worker.started and connection.recv() == _STARTED:
+            worker.has_started()
+            busy[connection] = worker, attempt
+            continue
           good, result = connection.recv()
         except (EOFError, OSError) as e:
           how = worker.end()

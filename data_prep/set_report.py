@@ -36,13 +36,14 @@ h1, h2 { line-height: 1.2; } h2 { margin-top: 2.5rem; }
 table { border-collapse: collapse; width: 100%; }
 td, th { text-align: left; padding: .3rem .6rem; border-bottom: 1px solid #ddd;
          vertical-align: top; overflow-wrap: anywhere; }
-td.n { text-align: right; font-variant-numeric: tabular-nums; }
+td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; }
 .head { display: flex; flex-wrap: wrap; gap: 1rem; }
 .head div { flex: 1 1 8rem; border: 1px solid #ddd; border-radius: .4rem;
             padding: .6rem .8rem; }
 .head b { display: block; font-size: 1.6rem; }
-.row { display: flex; flex-wrap: wrap; gap: 1.5rem; }
-figure { margin: 0 0 1rem; flex: 1 1 18rem; }
+.row { display: grid; gap: 0 1.5rem;
+       grid-template-columns: repeat(auto-fill, minmax(18rem, 1fr)); }
+figure { margin: 0 0 1rem; }
 figcaption { color: #555; font-size: .9rem; overflow-wrap: anywhere; }
 img { max-width: 100%; height: auto; display: block; }
 svg { width: 100%; height: auto; }
@@ -55,7 +56,8 @@ svg line { stroke: #999; }
 <p>Face crops of $size pixels, $detector, crop rule $crop_rule.</p>
 <div class="head">$heads</div>
 <h2>Splits</h2>
-<table><tr><th>split</th><th>records</th><th>hours</th><th>speakers</th></tr>
+<table><tr><th>split</th><th class="n">records</th><th class="n">hours</th>
+<th class="n">speakers</th></tr>
 $splits</table>
 <h2>Measures of the records</h2>
 <div class="row">$plots</div>
@@ -271,7 +273,8 @@ def _set_aside(reasons: dict[str, str]) -> str:
     for found in sorted(files.values(), key=len, reverse=True)
   )
   return (
-    f"<table><tr><th>clips</th><th>why</th><th>which</th></tr>{rows}</table>"
+    '<table><tr><th class="n">clips</th><th>why</th><th>which</th></tr>'
+    f"{rows}</table>"
   )
 
 

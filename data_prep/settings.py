@@ -26,7 +26,7 @@ class Settings:
   Attributes:
     image_size: side of the stored face crops.
     detector: what w2l_jax.detectors.make takes, or boxes:FOLDER.
-    faces: "largest" of those at the same time, or "all": then most records'
+    keep_faces: "largest" of those at the same time, or "all": then most
       faces are not who speaks, and the set is to be filtered by sync.
     crop_rule: a name; faces.CROP_RULE is the only one.
     audio_padding: of w2l_jax.audio.log_mel.
@@ -40,7 +40,7 @@ class Settings:
 
   image_size: int = 96
   detector: str = "mtcnn"
-  faces: str = "largest"
+  keep_faces: str = "largest"
   crop_rule: str = faces.CROP_RULE
   audio_padding: str = "reflect"
   jpeg_quality: int = 95

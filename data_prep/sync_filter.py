@@ -90,11 +90,11 @@ def similarity_by_shift(
   found = sync_metrics.shift_similarities(
     lips.lips[:n], speech.speech[:n], max_shift, speech.has_speech[:n]
   )
-  enough = [np.isfinite(v).sum() >= _MIN_PAIRS for v in found]
+  # There entry max_shift + k is of the speech k frames later.
   return np.array(
     [
-      np.nanmean(v) if good else np.nan
-      for v, good in zip(found, enough, strict=True)
+      np.nanmean(v) if np.isfinite(v).sum() >= _MIN_PAIRS else np.nan
+      for v in reversed(found)
     ]
   )
 

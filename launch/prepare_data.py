@@ -85,7 +85,7 @@ def main(argv):
       clips.Settings(
         image_size=_SIZE.value,
         detector=_DETECTOR.value,
-        faces=_FACES.value,
+        keep_faces=_FACES.value,
         audio_padding=_PADDING.value,
       ),
       splits_folder=_SPLITS.value,
@@ -97,7 +97,7 @@ def main(argv):
     )
   except KeyboardInterrupt:
     sys.exit("\ninterrupted: the same command goes on where it was")
-  except (prepare.PrepareError, dataset.DatasetError, ImportError) as e:
+  except (prepare.PrepareError, dataset.DatasetError) as e:
     sys.exit(f"error: {e}")
   by_reason = collections.defaultdict(list)
   for file, reason in sorted(report.set_aside.items()):

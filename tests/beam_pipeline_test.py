@@ -11,7 +11,9 @@ def test_without_beam_the_message_says_what_to_install(monkeypatch):
   import sys
 
   monkeypatch.setitem(sys.modules, "apache_beam", None)
-  with pytest.raises(ImportError, match=r"pip install 'w2l_jax\[beam\]'"):
+  with pytest.raises(
+    prepare.PrepareError, match=r"pip install 'w2l_jax\[beam\]'"
+  ):
     beam_pipeline.options([])
 
 

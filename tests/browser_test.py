@@ -115,3 +115,10 @@ def test_the_report_opens_and_plays(page, report, tmp_path):
     timeout=20_000,
   )
   check_page(page, tmp_path / "report.png")
+
+
+def test_the_report_of_a_prepared_set(page, data_dir, tmp_path):
+  open_page(page, pathlib.Path(data_dir) / "report.html")
+  assert page.evaluate("document.images.length") == 6
+  assert page.is_visible("text=records (face tracks)")
+  check_page(page, tmp_path / "set.png")

@@ -228,7 +228,7 @@ def test_of_two_faces_the_larger_unless_all_are_wanted(tmp_path):
   write_video(tmp_path / "two.mp4", frames, babble(0.8, 7))
   (record,) = make(tmp_path, "two.mp4")
   assert (record.boxes[:, 0] > 200).all() and len(record.frames) == 20
-  everyone = dataclasses.replace(SETTINGS, faces="all")
+  everyone = dataclasses.replace(SETTINGS, keep_faces="all")
   records = clips.make_records(str(tmp_path), "two.mp4", "two", everyone)
   assert sorted(r.boxes[0, 0] > 200 for r in records) == [False, True]
   assert [r.id for r in records] == ["two", "two_1"]

