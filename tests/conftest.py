@@ -227,6 +227,10 @@ def gan_run(data_dir, expert_run, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def syncer():
+  return grey_syncer()
+
+
+def grey_syncer():
   """A lip syncer whose tiny network has learnt nothing: it draws grey."""
   config = gan_grid.get_config("tiny").to_dict()
   config["preparation"] = json.loads(SETTINGS.as_json())
