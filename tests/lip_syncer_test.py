@@ -778,6 +778,10 @@ def test_outputs_that_cannot_be_written(syncer, face_video, speech, tmp_path):
   ):
     with pytest.raises(video.MediaError, match=message):
       syncer.write("nobody.mp4", speech, str(tmp_path / name))
+  with pytest.raises(video.MediaError, match="ends in .png, .jpg"):
+    syncer.write(
+      "nobody.mp4", speech, str(tmp_path / "a.mp4"), preview="strip.txt"
+    )
   assert os.listdir(tmp_path) == []
 
 

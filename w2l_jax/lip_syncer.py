@@ -402,6 +402,8 @@ class LipSyncer:
       MediaError, InferenceError: naming the file.
     """
     video_writer.check_writable(outfile)
+    if preview:
+      video_writer.check_writable(preview, (".png", ".jpg"))
     for given in (face, speech):
       if isinstance(given, (str, os.PathLike)) and _same_file(given, outfile):
         raise InferenceError(
