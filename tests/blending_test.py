@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from w2l_jax import blending, faces
+from w2l_jax import blending, detectors, faces, video
 
 
 @pytest.fixture(scope="module")
@@ -146,3 +146,68 @@ def test_small_faces_do_not_alias():
   grey = np.full((60, 60, 3), 100, np.uint8)
   out = blending.blend(grey, face, np.array([18.0, 18, 42, 42]), match=False)
   assert np.abs(out.astype(int) - 100).max() <= 4
+
+
+def border_steps(frame, box) -> float:
+  """Mean step in levels over the border of a box, from pixel to pixel."""
+  y1, y2, x1, x2 = faces.whole_pixels(box, *frame.shape[:2])
+  part = frame.astype(float)
+  return np.mean(
+    np.concatenate(
+      [
+        np.abs(part[y1, x1:x2] - part[y1 - 1, x1:x2]),
+        np.abs(part[y2, x1:x2] - part[y2 - 1, x1:x2]),
+        np.abs(part[y1:y2, x1] - part[y1:y2, x1 - 1]),
+        np.abs(part[y1:y2, x2] - part[y1:y2, x2 - 1]),
+      ]
+    )
+  )
+
+
+def mask_steps(frame, box) -> np.ndarray:
+  """[8] mean step per pixel across the lines of equal weight, by weight."""
+  x1, y1, x2, y2 = faces.inside(box, *frame.shape[:2])
+  left, top, right, bottom = int(x1), int(y1), round(x2), round(y2)
+  weights = blending.mask(
+    (np.arange(left, right) + 0.5 - x1) / (x2 - x1),
+    (np.arange(top, bottom) + 0.5 - y1) / (y2 - y1),
+  )
+  gy, gx = np.gradient(weights)
+  steep = np.hypot(gy, gx)
+  py, px = np.gradient(frame[top:bottom, left:right].astype(float), axis=(0, 1))
+  across = np.abs(px * gx[..., None] + py * gy[..., None]).mean(axis=2)
+  inside = (weights > 0.02) & (weights < 0.98) & (steep > 1e-4)
+  level = (weights * 8).astype(int)
+  return np.array(
+    [(across / (steep + 1e-9))[inside & (level == i)].mean() for i in range(8)]
+  )
+
+
+@pytest.mark.slow
+def test_borders_on_ten_real_clips(grid_folder):
+  """A blurred face in another light, as a poor network would draw it."""
+  paths = [
+    *sorted((grid_folder / "s1").glob("*.mp4"))[::140][:6],
+    *sorted((grid_folder.parent / "grid_other").glob("*.mp4")),
+  ]
+  assert len(paths) == 10
+  detect, found = detectors.make("mtcnn"), {}
+  for path in paths:
+    frame = next(video.frames_at_rate(path, 25, 30))
+    box = detect(frame)[0, :4]
+    face = cv2.GaussianBlur(faces.crop_exact(frame, box, 96), (0, 0), 2)
+    face = np.clip(face + np.array([-18.0, 6, 22]), 0, 255).astype(np.uint8)
+    for name, result in (
+      ("source", frame),
+      ("hard", faces.paste(frame, face, box)),
+      ("ours", blending.blend(frame, face, box)),
+    ):
+      found.setdefault(name, []).append(
+        [border_steps(result, box), *mask_steps(result, box)]
+      )
+  means = {name: np.mean(rows, axis=0) for name, rows in found.items()}
+  for name, row in means.items():
+    print(name, np.round(row, 2))
+  assert means["hard"][0] > 1.5 * means["source"][0]
+  assert abs(means["ours"][0] - means["source"][0]) < 0.01
+  assert (means["ours"][1:] < means["source"][1:] + 0.5).all()

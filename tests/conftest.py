@@ -227,16 +227,16 @@ def gan_run(data_dir, expert_run, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def syncer():
-  """A lip syncer whose tiny network has learnt nothing: it draws noise."""
+  return grey_syncer()
+
+
+def grey_syncer():
+  """A lip syncer whose tiny network has learnt nothing: it draws grey."""
   config = gan_grid.get_config("tiny").to_dict()
   config["preparation"] = json.loads(SETTINGS.as_json())
   shapes = inference.model_inputs(config)
   variables = jax.jit(inference.make_model(config).init)(
     jax.random.key(0), *(np.zeros(x.shape, x.dtype) for x in shapes)
-  )
-  # He's scale in place of PyTorch's: what goes in is seen in what comes out.
-  variables = jax.tree.map(
-    lambda x: x * 6**0.5 if x.ndim == 4 else x, variables
   )
   return lip_syncer.LipSyncer(variables, config, batch_size=4)
 

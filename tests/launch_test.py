@@ -7,6 +7,8 @@ import shutil
 import pytest
 from commands import run
 
+from w2l_jax import video
+
 
 def error_of(module, *args):
   """Runs a launcher that must fail without a traceback; returns its message."""
@@ -158,10 +160,19 @@ def test_lipsync(gan_run, video_folder, tmp_path):
     f"--audio={clips / 'clip0.mp4'}",
     f"--outfile={out}",
     "--pads=0,10,0,0",
+    "--crop=0,-1,8,248",
+    "--faces=1",
+    "--loop=ping_pong",
+    "--no_face=hold",
+    "--silence=closed",
+    "--nosmooth",
+    f"--preview={tmp_path / 'strip.png'}",
   )
   assert done.returncode == 0, done.stderr
   assert "30 frames, 1.20 s; a face was drawn in 30 of them" in done.stdout
-  assert out.exists()
+  assert "generate" in done.stdout
+  assert next(video.frames_at_rate(out, 25)).shape == (256, 240, 3)
+  assert sorted(os.listdir(tmp_path)) == ["out.mp4", "strip.png"]
 
 
 def test_lipsync_errors(expert_run, gan_run, video_folder, tmp_path):
@@ -186,3 +197,7 @@ def test_lipsync_errors(expert_run, gan_run, video_folder, tmp_path):
     "lipsync", *[f"--{k}={v}" for k, v in good.items()], "--pads", "0", "10"
   )
   assert done.returncode != 0 and "--pads=0,10,0,0" in done.stderr
+  done = run(
+    "lipsync", *[f"--{k}={v}" for k, v in good.items()], "--static", "True"
+  )
+  assert done.returncode != 0 and "switches have no value" in done.stderr

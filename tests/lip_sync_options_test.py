@@ -19,6 +19,7 @@ from w2l_jax.lip_sync_options import Options
     ({"faces": -1}, "counting begins at 1"),
     ({"box": (50, 40, 0, 9)}, "expected top, bottom, left, right"),
     ({"fps": 0}, "fps is 0"),
+    ({"hold_seconds": -1}, "hold_seconds is -1"),
   ],
 )
 def test_bad_options(choices, message):

@@ -14,7 +14,7 @@ BOX = np.array([20.0, 30, 60, 80])
 FAR = np.array([200.0, 10, 230, 40])
 
 
-def run(count, script, cuts=(), **how):
+def run(count, script, cuts=(), exact_ends=False, **how):
   """Scenes of scripted detections; a frame's number is its first pixel."""
   calls = []
 
@@ -31,6 +31,7 @@ def run(count, script, cuts=(), **how):
       detector,
       faces.Tracking(**how),
       cuts=lambda frame: int(frame[0, 0, 0]) in cuts,
+      exact_ends=exact_ends,
     )
   )
   # Scenes follow each other without gaps, and tracks lie within theirs.
@@ -90,6 +91,31 @@ def test_a_cut_ends_tracks_to_the_frame(every, cut):
     [(0, cut)],
     [(cut, 31)],
   ]
+
+
+@pytest.mark.parametrize("every", [2, 3, 5])
+@pytest.mark.parametrize(("first", "last"), [(6, 31), (10, 30), (13, 14)])
+def test_ends_to_the_frame(every, first, last):
+  """A face comes and goes between looks, beside somebody who stays."""
+
+  def script(i):
+    here = [(BOX + 0.2 * i, 0.99)] if first <= i <= last else []
+    return here + [(FAR, 0.98)]
+
+  scenes, calls = run(40, script, every_frames=every, exact_ends=True)
+  tracks = scenes[0].tracks
+  looked = [i for i in range(0, 40, every) if first <= i <= last]
+  assert len(tracks) == (2 if looked else 1)
+  assert (tracks[0].boxes() == FAR).all() and seen(tracks[0]) == (0, 40)
+  if looked:
+    assert seen(tracks[1]) == (first, last + 1)
+    np.testing.assert_allclose(
+      tracks[1].boxes(),
+      BOX + 0.2 * np.arange(first, last + 1)[:, None],
+      atol=1e-4,
+    )
+  # Nothing is looked at twice.
+  assert len(calls) == len(set(calls))
 
 
 def test_two_people_who_cross():

@@ -124,7 +124,11 @@ def _tracked(frames, name, detector, how, options, fps) -> Boxes:
   hold = round(options.hold_seconds * fps)
   stretches, count, scenes, most = [], 0, 0, 0
   for scene in tracking.scenes(
-    seen(), detector, how, describe=None if wanted is None else tracking.looks
+    seen(),
+    detector,
+    how,
+    describe=None if wanted is None else tracking.looks,
+    exact_ends=True,
   ):
     chosen = tracking.choose(scene, who, *shape, wanted)
     most = max(most, len(scene.tracks))

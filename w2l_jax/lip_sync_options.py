@@ -94,6 +94,10 @@ class Options:
           f"box is {self.box}, expected top, bottom, left, right in pixels, as "
           "80, 220, 100, 210"
         )
+    if self.hold_seconds < 0:
+      raise InferenceError(
+        f"hold_seconds is {self.hold_seconds}, expected 0 or more"
+      )
     if self.fps is not None and not 0 < self.fps <= 1000:
       raise InferenceError(f"fps is {self.fps}, expected a number above 0")
     if str(self.faces).lstrip("-").isdigit():

@@ -159,7 +159,7 @@ class _Job:
     fps, columns = float(self.pictures.fps), self._spec["mel_columns"]
     offset = self._spec["inference_mel_offset"]
     mel = self.speech.mel
-    if self._options.compat:
+    if self._options.compat and self._options.ending == "original":
       return original.window_starts(len(mel), fps, columns)
     frames = max(1, round(self.speech.seconds * self.pictures.fps))
     if self._options.ending == "original":
@@ -402,6 +402,8 @@ class LipSyncer:
       MediaError, InferenceError: naming the file.
     """
     video_writer.check_writable(outfile)
+    if preview:
+      video_writer.check_writable(preview, (".png", ".jpg"))
     for given in (face, speech):
       if isinstance(given, (str, os.PathLike)) and _same_file(given, outfile):
         raise InferenceError(

@@ -6,6 +6,7 @@ finds faces in one frame is in detectors.py, boxes and pictures in faces.py.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterable, Iterator
 
 import cv2
@@ -184,11 +185,16 @@ class _Tracker:
     self._live: list[Track] = []
     self.tracks: list[Track] = []
 
-  def update(self, time: int, frame: np.ndarray, found: np.ndarray) -> None:
+  def update(
+    self, time: int, frame: np.ndarray, found: np.ndarray
+  ) -> tuple[list[Track], list[Track]]:
     """Continues tracks with what is found [n, 5] in a frame, and begins some.
 
     Every box goes to one track at most, and every track takes one at most, so
     that together they overlap most with where the tracks should be.
+
+    Returns:
+      (tracks that were missed for the first time, tracks that begin).
     """
     overlaps = np.zeros((len(self._live), len(found)))
     for i, track in enumerate(self._live):
@@ -208,14 +214,57 @@ class _Tracker:
         self._extend(track, time, frame, found[j])
     for i in missed:
       self._live[i].missed += 1
+    lost = [t for t in self._live if t.missed == 1]
+    begun = []
     self._live = [
       t for t in self._live if t.missed <= self._tracking.max_missed
     ]
     for j in sorted(new):
       track = Track([], [], [], np.zeros(0, np.float32))
       self._extend(track, time, frame, found[j])
-      self._live.append(track)
-      self.tracks.append(track)
+      begun.append(track)
+    self._live += begun
+    self.tracks += begun
+    return lost, begun
+
+  def settle(
+    self,
+    lost: list[Track],
+    begun: list[Track],
+    between: Callable[[int], np.ndarray],
+    times: range,
+  ) -> None:
+    """Moves tracks' ends to the frame, in those that were not looked at.
+
+    Args:
+      lost, begun: of `update`.
+      between: what is found [n, 5] in one of those frames.
+      times: their numbers, after the last look and before this one.
+    """
+    for track in lost:
+      for time in times:
+        row = self._same(track.predicted(time), between(time))
+        if row is None:
+          break
+        track.times.append(time)
+        track.found.append(row[:4])
+        track.scores.append(float(row[4]))
+    for track in begun:
+      for time in reversed(times):
+        row = self._same(track.found[0], between(time))
+        if row is None:
+          break
+        track.times.insert(0, time)
+        track.found.insert(0, row[:4])
+        track.scores.insert(0, float(row[4]))
+
+  def _same(self, box, found) -> np.ndarray | None:
+    """The row of `found` that is of the same face as a box, if there is one."""
+    if not len(found):
+      return None
+    overlaps = faces.iou(box, found[:, :4])
+    best = int(np.argmax(overlaps))
+    return found[best] if overlaps[best] >= self._tracking.min_iou else None
 
   def _extend(self, track, time, frame, row):
     box = row[:4]
@@ -235,16 +284,20 @@ def scenes(
   tracking: faces.Tracking = faces.Tracking(),  # noqa: B008 (frozen)
   cuts: Callable[[np.ndarray], bool] | None = None,
   describe: Callable | None = None,
+  exact_ends: bool = False,
 ) -> Iterator[Scene]:
   """Follows all faces through a video, scene by scene.
 
   Args:
-    frames: BGR uint8, decoded one after the other; two are kept.
+    frames: BGR uint8, decoded one after the other; two are kept, with
+      `exact_ends` tracking.every_frames.
     detector: finds boxes in one frame.
     tracking: how.
     cuts: told every frame in turn, says which begin a new scene; None is a
       CutFinder of its own.
     describe: `looks`, where tracks are to be told apart by them.
+    exact_ends: whether the detector also looks at the frames between two looks
+      where a face comes or goes, so that tracks begin and end to the frame.
 
   Yields:
     The scenes, in order and without gaps; each when it has ended.
@@ -253,11 +306,20 @@ def scenes(
   start, count, last_seen = 0, 0, -1
   tracker = _Tracker(tracking, describe)
   frame = None
+  skipped: dict[int, np.ndarray] = {}  # Frames since the last look.
+
+  def find(frame):
+    return distinct(detector(frame), tracking.min_score)
 
   def look(time, frame):
     nonlocal last_seen
     last_seen = time
-    tracker.update(time, frame, distinct(detector(frame), tracking.min_score))
+    lost, begun = tracker.update(time, frame, find(frame))
+    skipped.pop(time, None)
+    if skipped and (lost or begun):
+      between = functools.cache(lambda time: find(skipped[time]))
+      tracker.settle(lost, begun, between, range(min(skipped), time))
+    skipped.clear()
 
   for count, new in enumerate(frames):
     if cuts(new) and frame is not None:
@@ -266,8 +328,11 @@ def scenes(
         look(count - 1, frame)
       yield Scene(start, count, tracker.tracks)
       start, tracker = count, _Tracker(tracking, describe)
+      skipped.clear()
     if (count - start) % tracking.every_frames == 0:
       look(count, new)
+    elif exact_ends:
+      skipped[count] = new
     frame = new
   if frame is None:
     return

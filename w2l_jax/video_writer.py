@@ -230,8 +230,12 @@ def _prepared(
     yield np.clip(rest.reshape(-1, channels), -1, 1)
 
 
-def check_writable(path: str) -> None:
+def check_writable(path: str, suffixes: tuple[str, ...] = SUFFIXES) -> None:
   """Refuses, before any work, a path that cannot be written.
+
+  Args:
+    path: of a file.
+    suffixes: of which it must have one.
 
   Raises:
     MediaError: if its folder is missing or may not be written to, or its suffix
@@ -241,10 +245,10 @@ def check_writable(path: str) -> None:
   folder = os.path.dirname(path)
   if not os.path.isdir(folder):
     raise MediaError(f"{path}: cannot be written: there is no folder {folder}")
-  if not path.lower().endswith(SUFFIXES):
+  if not path.lower().endswith(suffixes):
     raise MediaError(
       f"{path}: cannot be written: expected a name that ends in "
-      f"{', '.join(SUFFIXES)}"
+      f"{', '.join(suffixes)}"
     )
   if os.path.isdir(path):
     raise MediaError(f"{path}: cannot be written: it is a folder")
