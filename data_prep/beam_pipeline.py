@@ -7,7 +7,7 @@ an extra (pip install 'w2l_jax[beam]'), imported when it is asked for.
 from collections.abc import Iterator
 
 from data_prep import clip_store
-from data_prep.sources import PrepareError
+from data_prep.listing import PrepareError
 
 # A worker gets so many clips at a time and starts one process for them: a crash
 # in a decoder must not take the Beam worker along.
