@@ -58,7 +58,11 @@ def test_phases_begin_where_they_should(tmp_path):
     )
     state = train_loop.run(
       workdir=str(tmp_path),
-      config={"stage": "expert"},
+      config={
+        "stage": "expert",
+        "data": {"batch_size": 1},
+        "train": {"microbatches": 1},
+      },
       schedule=schedule,
       mesh=mesh,
       state=sharding.put_replicated(mesh, Counter(jnp.int32(0))),
@@ -85,7 +89,7 @@ def test_nan_stops(data_dir, tmp_path):
   config.optimizer.learning_rate = float("nan")
   with pytest.raises(train_loop.TrainingError, match="NaN or infinite at step"):
     train_expert.train_and_evaluate(config, str(tmp_path))
-  kept = tmp_path / "post_mortem"
+  (kept,) = (tmp_path / "post_mortem").iterdir()
   with np.load(kept / "batch_of_process_0.npz") as batch:
     assert batch["frames"].shape == (4, 5, 24, 24, 3)
   assert checkpoints.is_begun(str(kept))
