@@ -8,16 +8,14 @@ Each round trains in WORKDIR/expert_N on WORKDIR/set_N's records, the first on
 the set that is given; the last expert judges nothing.  Run again, it goes on.
 """
 
-import json
-import os
 import sys
 
 import cv2
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from data_prep import prepare, sync_filter, synced_set
-from w2l_jax import checkpoints, dataset, train_expert, train_loop
+from data_prep import bootstrap, prepare
+from w2l_jax import checkpoints, dataset, train_loop
 
 _CONFIG = config_flags.DEFINE_config_file(
   "config", None, "Experiment of stage 1, from configs/.", lock_config=True
@@ -38,55 +36,6 @@ _MISMATCHED = flags.DEFINE_float(
 flags.mark_flags_as_required(["config", "workdir"])
 
 
-def run(config, workdir: str, rounds: int, max_mismatched: float) -> dict:
-  """Trains, filters and trains again.
-
-  Args:
-    config: of stage 1.
-    workdir: where all goes.
-    rounds: how often the set is filtered; there is an expert more.
-    max_mismatched: see sync_filter.Thresholds.
-
-  Returns:
-    What launch.filter_sync tells of the last round.
-  """
-  given, report = config.data.dir, None
-  for number in range(rounds + 1):
-    config.data.dir = given if not number else _set(workdir, number)
-    expert = os.path.join(workdir, f"expert_{number}")
-    train_expert.train_and_evaluate(config, expert)
-    if number == rounds:
-      break
-    # The set that was given is judged anew: what one expert dropped, a better
-    # one may keep.
-    output = _set(workdir, number + 1)
-    report = _report_of(output, expert)
-    if report is None:
-      report = synced_set.filter_set(
-        given,
-        output,
-        expert,
-        sync_filter.Thresholds(max_mismatched=max_mismatched),
-      )
-    print(f"{output}:\n{synced_set.table(report)}")
-  return report
-
-
-def _set(workdir: str, number: int) -> str:
-  return os.path.join(workdir, f"set_{number}")
-
-
-def _report_of(output: str, expert: str) -> dict | None:
-  """What an earlier run noted, if it filtered by this very expert."""
-  try:
-    with open(os.path.join(output, synced_set.REPORT_FILE)) as f:
-      report = json.load(f)
-  except FileNotFoundError:
-    return None
-  same = report["checkpoint"] == checkpoints.step_folder(expert)
-  return report if same else None
-
-
 def main(argv):
   """Runs it; errors are one sentence."""
   logging.set_verbosity(logging.ERROR)
@@ -99,7 +48,9 @@ def main(argv):
       "the --output of launch.prepare_data"
     )
   try:
-    run(_CONFIG.value, _WORKDIR.value, _ROUNDS.value, _MISMATCHED.value)
+    bootstrap.run(
+      _CONFIG.value, _WORKDIR.value, _ROUNDS.value, _MISMATCHED.value
+    )
   except KeyboardInterrupt:
     sys.exit("\ninterrupted: the same command goes on where it was")
   except (

@@ -110,7 +110,9 @@ def flat(tmp_path_factory):
 
 def given(flat, folder, text):
   (folder / "clip.csv").write_text(text)
-  settings = Settings(image_size=SIZE, detector=f"boxes:{folder}")
+  settings = Settings(
+    image_size=SIZE, detector=f"boxes:{folder}", keep_faces="all"
+  )
   return clips.make_records(str(flat), "clip.mp4", "clip", settings)
 
 

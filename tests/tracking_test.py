@@ -166,8 +166,10 @@ def test_gaps(missed, tracks):
 def test_boxes_within_boxes_are_one_face():
   nested = BOX + [8, 8, -8, -8]
   found = np.array([[*BOX, 0.99], [*nested, 0.98], [*FAR, 0.95], [*BOX, 0.5]])
-  np.testing.assert_array_equal(tracking.distinct(found, 0.9), [BOX, FAR])
-  assert tracking.distinct(np.zeros((0, 5), np.float32), 0.9).shape == (0, 4)
+  np.testing.assert_array_equal(
+    tracking.distinct(found, 0.9), np.float32([[*BOX, 0.99], [*FAR, 0.95]])
+  )
+  assert tracking.distinct(np.zeros((0, 5), np.float32), 0.9).shape == (0, 5)
 
 
 def test_memory_does_not_grow_with_frames():
@@ -257,7 +259,12 @@ def test_real_clips(grid_folder):
 def track_at(start, stop, box, looks=()):
   box = np.array(box, np.float32)
   times = list(range(start, stop))
-  return tracking.Track(times, [box] * len(times), np.array(looks, np.float32))
+  return tracking.Track(
+    times,
+    [box] * len(times),
+    [1.0] * len(times),
+    np.array(looks, np.float32),
+  )
 
 
 def chosen(tracks, who, **how):

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import cv2
 import numpy as np
 
-from w2l_jax import audio, video, windows
+from w2l_jax import audio, video, video_writer, windows
 
 # Heights of what is shown; crops are enlarged by whole numbers at least to it.
 _CROPS = 192
@@ -24,7 +24,7 @@ def write_crops(
   """
   columns = list(columns)
   times = -(-_CROPS // columns[0].shape[1])
-  with video.VideoWriter(path, windows.FPS, waveform) as writer:
+  with video_writer.VideoWriter(path, windows.FPS, waveform) as writer:
     for frames in zip(*columns, strict=True):
       picture = np.concatenate(frames, axis=1)
       writer.write(picture.repeat(times, 0).repeat(times, 1))
@@ -39,7 +39,7 @@ def write_videos(path: str, columns: Iterable[str], sound: str) -> None:
     sound: path of what is heard.
   """
   waveform = audio.resample(*video.read_audio(sound))
-  with video.VideoWriter(path, windows.FPS, waveform) as writer:
+  with video_writer.VideoWriter(path, windows.FPS, waveform) as writer:
     for frames in zip(
       *(video.frames_at_rate(c, windows.FPS) for c in columns), strict=False
     ):
