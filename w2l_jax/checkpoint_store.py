@@ -18,9 +18,11 @@ STEPS = "checkpoints"
 # Where checkpoints that cannot be read are moved: nothing is deleted.
 _DAMAGED = "damaged"
 
-# Orbax's, at every checkpoint that was not evaluated: as it should be.
+# Orbax's, at every checkpoint that was not evaluated, and where a part of a
+# step is read without the rest: as it should be.
+_NO_NEWS = ("did not provide metrics", "Metadata file does not exist")
 logging.get_absl_logger().addFilter(
-  lambda record: "did not provide metrics" not in str(record.msg)
+  lambda record: not any(text in str(record.msg) for text in _NO_NEWS)
 )
 
 
