@@ -101,6 +101,11 @@ def _video_stream(container, path) -> av.video.stream.VideoStream:
   if not container.streams.video:
     raise MediaError(f"{path}: has no video stream")
   stream = container.streams.video[0]
+  if stream.codec_context is None:
+    raise MediaError(
+      f"{path}: its pictures are in a format that FFmpeg cannot decode, or the "
+      "file is damaged"
+    )
   width, height = stream.width or 0, stream.height or 0
   if width * height > _MOST_PIXELS:
     raise MediaError(
