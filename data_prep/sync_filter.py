@@ -18,6 +18,8 @@ from w2l_jax.judges import Features
 MAX_SHIFT = 15
 # A shift counts where at least so many windows have a partner.
 _MIN_PAIRS = 8
+# So many frames to either side of the best offset are its neighbours.
+_NEIGHBOURS = 3
 
 KEPT, SHIFTED, DROPPED = "kept", "shifted", "dropped"
 
@@ -37,7 +39,7 @@ class Thresholds:
 
   keep_within: int = 1
   max_offset: int = 10
-  max_mismatched: float = 0.03
+  max_mismatched: float = 0.01
   min_confidence: float | None = None
 
 
@@ -47,8 +49,8 @@ class Sync:
 
   Attributes:
     offset: frames by which the pictures come too late; negative: too early.
-    confidence: the mean cosine at that offset less the median over offsets:
-      SyncNet's confidence, of cosines.
+    confidence: the mean cosine at that offset less the next best, of offsets
+      that are not its neighbours.
   """
 
   offset: int
@@ -107,7 +109,7 @@ def measure(
   """Finds the offset of one record's pictures and (its own or another's) sound.
 
   Returns:
-    None if there is too little speech to tell.
+    None if there is too little speech, or too few offsets, to tell.
   """
   if lips is None or speech is None:
     return None
@@ -115,8 +117,13 @@ def measure(
   if not np.isfinite(found).any():
     return None
   best = int(np.nanargmax(found))
+  others = np.concatenate(
+    [found[: max(0, best - _NEIGHBOURS)], found[best + _NEIGHBOURS + 1 :]]
+  )
+  if not np.isfinite(others).any():
+    return None
   return Sync(
-    offset=best - max_shift, confidence=float(found[best] - np.nanmedian(found))
+    offset=best - max_shift, confidence=float(found[best] - np.nanmax(others))
   )
 
 

@@ -28,7 +28,7 @@ _ROUNDS = flags.DEFINE_integer(
 )
 _MISMATCHED = flags.DEFINE_float(
   "max_mismatched",
-  0.03,
+  0.01,
   "Share of records with another one's sound that may pass.",
   lower_bound=0.0,
   upper_bound=1.0,

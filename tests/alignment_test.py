@@ -60,6 +60,11 @@ def write(path, kind: str, rate: str, start: str) -> None:
   _, picture_codec, sound_codec = FORMATS[kind]
   times, flash = frame_times(rate)
   picture_start, sound_start = STARTS[start]
+  # AVI and MPEG-2 count frames; the others take any time.
+  counted = picture_codec in ("mpeg4", "mpeg2video")
+  clock = 1 / RATES[rate] if counted else Fraction(1, 90_000)
+  if counted:
+    picture_start = float(round(picture_start / clock) * clock)
   samples = np.zeros(round(SECONDS * SOUND_RATE), np.float32)
   click = picture_start + times[flash] - sound_start
   samples[round(click * SOUND_RATE) :][: SOUND_RATE // 1000] = 0.9
@@ -67,9 +72,6 @@ def write(path, kind: str, rate: str, start: str) -> None:
     pictures = container.add_stream(picture_codec, rate=RATES[rate] or 100)
     pictures.width = pictures.height = 64
     pictures.pix_fmt = "yuv420p"
-    # AVI and MPEG-2 count frames; the others take any time.
-    counted = picture_codec in ("mpeg4", "mpeg2video")
-    clock = 1 / RATES[rate] if counted else Fraction(1, 90_000)
     pictures.codec_context.time_base = clock
     sound = container.add_stream(sound_codec, rate=SOUND_RATE, layout="mono")
     for i, time in enumerate(times):
