@@ -261,3 +261,33 @@ def test_unknown_padding():
 def test_wrong_number_of_dimensions(shape):
   with pytest.raises(ValueError, match="shape"):
     audio.log_mel(np.zeros(shape, np.float32))
+
+
+@pytest.mark.parametrize("padding", audio.PADDINGS)
+@pytest.mark.parametrize("samples", [401, 599, 600, 601, 1000, 16_123])
+def test_mel_of_blocks_is_that_of_the_whole(padding, samples):
+  """However the sound is cut, also where nothing is left of a block."""
+  rng = np.random.default_rng(samples)
+  waveform = rng.normal(0, 0.1, samples).astype(np.float32)
+  expected = audio.log_mel(waveform, padding=padding)
+  for cuts in ([], [1], [400], [500, 500, 599], list(range(7, samples, 97))):
+    blocks = audio.log_mel_blocks(np.split(waveform, cuts), padding)
+    np.testing.assert_array_equal(np.concatenate(list(blocks)), expected)
+
+
+def test_more_than_a_minute(monkeypatch):
+  """Columns are computed some at a time: the same columns."""
+  waveform = np.random.default_rng(0).normal(0, 0.1, 16_000)
+  expected = audio.log_mel(waveform)
+  monkeypatch.setattr(audio, "_COLUMNS", 7)
+  np.testing.assert_array_equal(audio.log_mel(waveform), expected)
+
+
+@pytest.mark.parametrize("rate", [8000, 16_000, 44_100, 48_000])
+def test_resampled_blocks_are_the_whole(rate):
+  waveform = np.random.default_rng(0).normal(0, 0.1, (2 * rate, 2))
+  waveform = waveform.astype(np.float32)
+  found = np.concatenate(
+    list(audio.resampled(np.array_split(waveform, 41), rate))
+  )
+  np.testing.assert_allclose(found, audio.resample(waveform, rate), atol=1e-6)

@@ -116,7 +116,9 @@ def blend(
     [H, W, 3] uint8; outside the box every pixel is the frame's.
   """
   x1, y1, x2, y2 = faces.inside(box, *frame.shape[:2])
-  left, top = int(np.floor(x1)), int(np.floor(y1))
+  # Above the rise nothing is drawn, and nothing need be computed.
+  start = _RISE[0] if region == "lower" else 0.0
+  left, top = int(np.floor(x1)), int(np.floor(y1 + start * (y2 - y1)))
   right, bottom = int(np.ceil(x2)), int(np.ceil(y2))
   x = (np.arange(left, right) + 0.5 - x1) / (x2 - x1)
   y = (np.arange(top, bottom) + 0.5 - y1) / (y2 - y1)
