@@ -144,7 +144,7 @@ def generator(size: str) -> ml_collections.ConfigDict:
     adversarial_from_step=0,  # the discriminator rests before it
   )
   # How launch.lipsync makes a video, unless its flags say otherwise; what each
-  # word means: w2l_jax.inference.Options.
+  # word means: w2l_jax.lip_sync_options.Options.
   config.inference = dict(
     ending="padded",
     loop="restart",

@@ -36,6 +36,7 @@ from w2l_jax import (
   evaluate_videos,
   inference,
   judges,
+  lip_syncer,
   metrics,
   pairs,
   sharding,
@@ -175,13 +176,14 @@ class _Shown:
 def _make_video(outdir: str, checkpoint: str):
   """Returns make(face, speech, name) of evaluate_videos.evaluate."""
   folder, numbers = os.path.join(outdir, "videos"), itertools.count()
+  syncer = lip_syncer.LipSyncer.from_checkpoint(checkpoint, ema=_EMA.value)
 
   def make(face: str, speech: str, name: str) -> str:
     os.makedirs(folder, exist_ok=True)
     # Different names can look alike without what file names cannot have.
     file = f"{next(numbers):05d}_{re.sub(r'[^A-Za-z0-9.-]+', '_', name)}.mp4"
     path = os.path.join(folder, file)
-    inference.lipsync(checkpoint, face, speech, path, ema=_EMA.value)
+    syncer.write(face, speech, path)
     return path
 
   return make
