@@ -1,8 +1,7 @@
 """The arithmetic of the original's inference.py, for comparisons.
 
-What `launch.lipsync --compat` calls, written from a description of it, not from
-its code.  Boxes here are whole numbers; what the original truncates is
-truncated.
+What `launch.lipsync --compat` calls.  Boxes here are whole numbers; what the
+original truncates is truncated.
 """
 
 from collections.abc import Iterable
