@@ -81,7 +81,8 @@ def _train() -> None:
     ValueError,
   ) as e:
     sys.exit(f"error: {e}")
-  if jax.process_index() == 0:
+  # Asked to stop before a step was made, it has said so.
+  if jax.process_index() == 0 and int(state.step):
     print(
       f"{_WORKDIR.value}: {int(state.step)} steps; checkpoints, metrics.jsonl "
       "and tensorboard are there"
