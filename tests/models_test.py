@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from w2l_jax import models
-from w2l_jax.models import layers
+from w2l_jax.models import convolution, layers
 
 # Inputs of each network for faces of side s, and parameters at 96 (FACTS).
 NETWORKS = {
@@ -366,7 +366,7 @@ def test_phases_equal_the_dilated_convolution():
     return jax.lax.conv_transpose(x, kernel, (2, 2), [(1, 2), (1, 2)])
 
   results = []
-  for f in (layers.conv_transpose_stride2, dilated):
+  for f in (convolution.conv_transpose_stride2, dilated):
     results.append(
       jax.value_and_grad(
         lambda x, k, f=f: jnp.sum(f(x, k) * weight), argnums=(0, 1)

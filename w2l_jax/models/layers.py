@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from w2l_jax.models import convolution
+
 # PyTorch's BatchNorm defaults: its momentum 0.1 is Flax's 0.9.
 BATCH_NORM_MOMENTUM = 0.9
 BATCH_NORM_EPSILON = 1e-5
@@ -159,8 +161,14 @@ def conv(
     bias_init=bias_init,
     dtype=dtype,
     name=name,
-    conv_general_dilated=_matrix_product if covers_all else None,
+    conv_general_dilated=_matrix_product if covers_all else _convolution,
   )(x)
+
+
+def _convolution(x, kernel, strides, padding, **kwargs) -> jax.Array:
+  """`convolution.conv2d`, called as nn.Conv calls what convolves."""
+  del kwargs
+  return convolution.conv2d(x, kernel, tuple(strides), tuple(padding))
 
 
 def _matrix_product(x, kernel, *args, **kwargs) -> jax.Array:
@@ -320,41 +328,9 @@ class ConvTransposeBlock(nn.Module):
     if x.shape[1:3] == (1, 1):
       y = jnp.einsum("nc,hwcf->nhwf", x[:, 0, 0], kernel[::-1, ::-1])
     else:
-      y = conv_transpose_stride2(x, kernel)
+      y = convolution.conv_transpose_stride2(x, kernel)
     y = _batch_norm(train, self.dtype)(y + bias.reshape(1, 1, 1, -1))
     return nn.relu(y)
-
-
-def conv_transpose_stride2(x: jax.Array, kernel: jax.Array) -> jax.Array:
-  """A 3x3 transposed convolution of stride 2, as its four phases.
-
-  Equal to dilating `x` by 2 and padding it by (1, 2), but each parity of
-  output rows and columns is computed by itself: even outputs take the middle
-  tap of x[m], odd ones the outer taps over x[m], x[m + 1].  The dilated form's
-  kernel gradient is some thirty times slower in XLA's CPU backend.
-
-  Args:
-    x: [N, H, W, C].
-    kernel: [3, 3, C, C'], as `jax.lax.conv_transpose` takes it.
-
-  Returns:
-    [N, 2H, 2W, C'].
-  """
-  even, odd = slice(1, 2), slice(0, 3, 2)
-
-  def phase(rows, columns):
-    taps = kernel[rows, columns]
-    padding = [(0, taps.shape[0] - 1), (0, taps.shape[1] - 1)]
-    return jax.lax.conv_general_dilated(
-      x, taps, (1, 1), padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
-    )
-
-  rows = [
-    jnp.stack([phase(row, even), phase(row, odd)], axis=3)
-    for row in (even, odd)
-  ]
-  n, h, w, _ = x.shape
-  return jnp.stack(rows, axis=2).reshape(n, 2 * h, 2 * w, kernel.shape[-1])
 
 
 def rematerialized(block: type[nn.Module], remat: bool) -> type[nn.Module]:
