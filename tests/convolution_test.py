@@ -97,3 +97,13 @@ def test_accelerators_keep_their_own_kernel_gradient():
   for platform in ("cuda", "tpu"):
     assert "stablehlo.convolution" in text[platform]
     assert "stablehlo.while" not in text[platform]
+
+
+def test_bfloat16_is_summed_in_float32():
+  """3 000 ones are 3 000; in bfloat16, adding one to 256 leaves 256."""
+  ones = jnp.ones((3, 20, 50, 4), jnp.bfloat16)
+  found = convolution.kernel_gradient(
+    ones, ones, (1, 1), (1, 1), ((0, 0), (0, 0))
+  )
+  assert found.dtype == jnp.bfloat16
+  np.testing.assert_allclose(found.astype(np.float32), 3000, rtol=1e-2)

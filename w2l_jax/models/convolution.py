@@ -90,15 +90,22 @@ def kernel_gradient(
       # The compiler splits a product by the batch, but not a loop over it.
       return _kernel_gradient_by_products(
         x, y_grad, kernel_size, strides, padding
-      )
+      ).astype(x.dtype)
     # One image after another stays in the processor's cache.
-    total = jnp.zeros((*kernel_size, x.shape[-1], y_grad.shape[-1]), x.dtype)
-    return jax.lax.scan(add, total, (x, y_grad))[0]
+    total = jnp.zeros(
+      (*kernel_size, x.shape[-1], y_grad.shape[-1]), _sum_dtype(x)
+    )
+    return jax.lax.scan(add, total, (x, y_grad))[0].astype(x.dtype)
 
   # Below this, building the products' operands takes longer than it saves.
   if y_grad.shape[1] * y_grad.shape[2] < 64 or x.shape[-1] < 4:
     return native(x, y_grad)
   return jax.lax.platform_dependent(x, y_grad, cpu=products, default=native)
+
+
+def _sum_dtype(x) -> jnp.dtype:
+  """What sums over pixels are kept in: float32 where x is bfloat16."""
+  return jnp.promote_types(x.dtype, jnp.float32)
 
 
 def _kernel_gradient_by_products(x, y_grad, kernel_size, strides, padding):
@@ -133,6 +140,7 @@ def _kernel_gradient_by_products(x, y_grad, kernel_size, strides, padding):
       left.reshape(n * height * columns, w * c_in),
       right.reshape(n * height * columns, shifts * c_out),
       (((0,), (0,)), ((), ())),
+      preferred_element_type=_sum_dtype(x),
     ).reshape(w, c_in, shifts, c_out)
     for i in range(shifts):
       taps[remainder + i * row_stride] = product[:, :, i]
