@@ -38,7 +38,7 @@ STAGES = {
 _FREE_FIELDS = (
   r"(expert\.)?train\.(num_steps|log_every_steps|save_every_steps|keep)",
   r"(expert\.)?train\.best_(metric|mode)",
-  r"(expert\.)?data\.(num_threads|num_workers|dir|contents)",
+  r"(expert\.)?data\.(num_threads|num_workers|cache_gb|on_device|dir|contents)",
   r"expert\.train\.eval_every_steps",
   r"inference\..*",
 )

@@ -66,20 +66,46 @@ class Index:
     return self.column_means[end - self.num_mel[i] : end]
 
 
-class Split:
-  """One split: an index, and records by number.  Picklable, safe in threads."""
+@dataclasses.dataclass(frozen=True)
+class Clip:
+  """A record, its pictures decoded or yet to be.
 
-  def __init__(self, directory: str, name: str):
+  Attributes:
+    mel: [T_mel, F] float32.
+    frames: [T, S, S, 3] uint8, BGR, or the T JPEG files.
+  """
+
+  mel: np.ndarray
+  frames: np.ndarray | list[bytes]
+
+  def pictures(self, frames: slice) -> np.ndarray:
+    """Returns some of the pictures, [T', S, S, 3] uint8, BGR."""
+    if isinstance(self.frames, np.ndarray):
+      return self.frames[frames]
+    return decode_frames({"frames": self.frames}, frames)
+
+
+class Split:
+  """One split: an index, and records by number.  Picklable, safe in threads.
+
+  Attributes:
+    index: what choosing windows needs.
+  """
+
+  def __init__(self, directory: str, name: str, cache_gb: float = 0.0):
     """Opens a split and checks that its shards are whole.
 
     Args:
       directory: of the TFDS builder.
       name: train, val or test.
+      cache_gb: gigabytes of decoded pictures that `clip` may keep in memory.
 
     Raises:
       DatasetError: if it is missing, empty or damaged.
     """
     self.directory, self.name = directory, name
+    self._room = int(cache_gb * 1e9)
+    self._kept: dict[int, Clip] = {}
     again = "delete its folder and run launch.prepare_data again"
     if not os.path.exists(os.path.join(directory, "dataset_info.json")):
       others = sorted(
@@ -146,6 +172,29 @@ class Split:
         f"{self.name!r} cannot be read ({e}); delete that folder and run "
         "launch.prepare_data again"
       ) from e
+
+  def clip(self, i: int) -> Clip:
+    """Returns record i with its pictures decoded, while there is room.
+
+    A picture takes ten times as long to decode as to copy.  Two threads may
+    decode a clip at the same time: both get it, and it is counted once.
+    """
+    i = int(i)
+    if i in self._kept:
+      return self._kept[i]
+    record = self[i]
+    frames = record["frames"]
+    if self._room > 0:
+      frames = decode_frames(record)
+    clip = Clip(record["mel"], frames)
+    if self._room > 0 and self._kept.setdefault(i, clip) is clip:
+      self._room -= frames.nbytes + clip.mel.nbytes
+    return clip
+
+  def __getstate__(self):
+    # Another process fills a cache of its own.
+    kept = sum(c.frames.nbytes + c.mel.nbytes for c in self._kept.values())
+    return {**self.__dict__, "_kept": {}, "_room": self._room + kept}
 
 
 def open_splits(directory: str) -> dict[str, Split]:

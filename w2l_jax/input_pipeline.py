@@ -21,10 +21,10 @@ import grain
 import numpy as np
 
 from w2l_jax import stop_requests, windows
-from w2l_jax.dataset import Split, decode_frames
+from w2l_jax.dataset import Split
 from w2l_jax.window_sampler import WindowSampler, WindowSpec
 
-# Parsed records kept in memory: GRID's 750 clips are some 200 MB.
+# Records whose pictures found no room, kept as JPEG: some 200 MB.
 _CACHED_RECORDS = 2048
 
 
@@ -53,8 +53,8 @@ class LoadBatch(grain.transforms.Map):
     return WindowSampler(self.split.index, self.spec, self.stage)
 
   @functools.cached_property
-  def _record(self):
-    return functools.lru_cache(_CACHED_RECORDS)(self.split.__getitem__)
+  def _clip(self):
+    return functools.lru_cache(_CACHED_RECORDS)(self.split.clip)
 
   def __getstate__(self):
     # To worker processes go the fields, not what was computed from them.
@@ -76,20 +76,18 @@ class LoadBatch(grain.transforms.Map):
       rows.in_sync,
       strict=True,
     ):
-      clip = self._record(int(record))
+      clip = self._clip(int(record))
       example = {
-        "frames": decode_frames(clip, slice(target, target + spec.frames)),
-        "mel": windows.mel_window(clip["mel"], audio, spec.mel_columns),
+        "frames": clip.pictures(slice(target, target + spec.frames)),
+        "mel": windows.mel_window(clip.mel, audio, spec.mel_columns),
       }
       if self.stage == "expert":
         example["in_sync"] = np.float32(in_sync)
       else:
-        example["other"] = decode_frames(
-          clip, slice(other, other + spec.frames)
-        )
+        example["other"] = clip.pictures(slice(other, other + spec.frames))
       if self.stage == "generator":
         example["frame_mels"] = windows.frame_mel_windows(
-          clip["mel"],
+          clip.mel,
           audio,
           spec.frames,
           spec.mel_columns,

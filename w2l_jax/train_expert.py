@@ -17,6 +17,7 @@ from w2l_jax import (
   input_pipeline,
   losses,
   network_inputs,
+  resident_data,
   sharding,
   train_loop,
 )
@@ -302,6 +303,33 @@ def make_evaluator(config, split: dataset.Split, mesh) -> Callable:
   return evaluate
 
 
+def train_data(config, split, stage: str, train_steps: dict, mesh):
+  """Returns what a run trains on, as config.data.on_device says.
+
+  Args:
+    config: of the stage.
+    split: to train on.
+    stage: "expert" or "generator".
+    train_steps: {first step of a phase: train step of pictures}.
+    mesh: of the run.
+
+  Returns:
+    (first step -> iterator over this process's batches, train steps that take
+    those, what they find in `frozen` beside networks).
+  """
+  spec = window_spec(config)
+  rows = sharding.local_rows(mesh, config.data.batch_size)
+  if not config.data.on_device:
+    batches = input_pipeline.train_batches(split, spec, stage, config, rows)
+    return batches, train_steps, {}
+  data = resident_data.load(split, progress=jax.process_index() == 0)
+  return (
+    resident_data.train_batches(split, spec, stage, config, rows),
+    {k: resident_data.gathering(v, spec) for k, v in train_steps.items()},
+    {"data": data},
+  )
+
+
 def train_and_evaluate(config, workdir: str) -> ExpertTrainState:
   """Trains the expert, from the workdir's newest checkpoint if it has one.
 
@@ -314,7 +342,10 @@ def train_and_evaluate(config, workdir: str) -> ExpertTrainState:
   """
   mesh = sharding.make_mesh(config.data.batch_size)
   directory = dataset.builder_dir(config.data.dir, config.image_size)
-  train, val = (dataset.Split(directory, name) for name in ("train", "val"))
+  train, val = (
+    dataset.Split(directory, name, config.data.cache_gb)
+    for name in ("train", "val")
+  )
   plain = checkpoints.to_plain(config)
   plain["preparation"] = dataset.preparation(directory)
   plain["data"]["contents"] = dataset.contents_digest(directory)
@@ -326,20 +357,17 @@ def train_and_evaluate(config, workdir: str) -> ExpertTrainState:
       state.expert, config.init_checkpoint, "expert", config.init_optimizer
     )
     state = state.replace(expert=expert)
+  batches, train_steps, data = train_data(
+    config, train, "expert", {0: make_train_step(config)}, mesh
+  )
   return train_loop.run(
     workdir=workdir,
     config=plain,
     schedule=config.train,
     mesh=mesh,
     state=sharding.put_replicated(mesh, state),
-    frozen={},
-    train_steps={0: make_train_step(config)},
-    batches=input_pipeline.train_batches(
-      train,
-      window_spec(config),
-      "expert",
-      config,
-      sharding.local_rows(mesh, config.data.batch_size),
-    ),
+    frozen=sharding.put_replicated(mesh, data),
+    train_steps=train_steps,
+    batches=batches,
     evaluate=lambda state, frozen, _: evaluate(state.expert.variables, frozen),
   )

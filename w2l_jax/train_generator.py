@@ -692,7 +692,10 @@ def train_and_evaluate(config, workdir: str) -> GeneratorTrainState:
     )
   mesh = sharding.make_mesh(config.data.batch_size)
   directory = dataset.builder_dir(config.data.dir, config.image_size)
-  train, val = (dataset.Split(directory, name) for name in ("train", "val"))
+  train, val = (
+    dataset.Split(directory, name, config.data.cache_gb)
+    for name in ("train", "val")
+  )
   expert_variables, expert_config = train_expert.load_frozen(
     config.expert_checkpoint
   )
@@ -729,21 +732,18 @@ def train_and_evaluate(config, workdir: str) -> GeneratorTrainState:
 
   begun = checkpoints.is_begun(workdir)
   state = initial_state(config, begun, expert_variables)
+  batches, train_steps, data = train_expert.train_data(
+    config, train, "generator", make_train_steps(config, expert_config), mesh
+  )
   return train_loop.run(
     workdir=workdir,
     config=plain,
     schedule=config.train,
     mesh=mesh,
     state=sharding.put_replicated(mesh, state),
-    frozen=sharding.put_replicated(mesh, {"expert": expert_variables}),
-    train_steps=make_train_steps(config, expert_config),
-    batches=input_pipeline.train_batches(
-      train,
-      train_expert.window_spec(config),
-      "generator",
-      config,
-      sharding.local_rows(mesh, config.data.batch_size),
-    ),
+    frozen=sharding.put_replicated(mesh, {"expert": expert_variables, **data}),
+    train_steps=train_steps,
+    batches=batches,
     evaluate=evaluate_and_draw,
     after_eval=switch_sync_weight(config),
     after_restore=restart_sync_weight(config),

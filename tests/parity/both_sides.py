@@ -26,6 +26,7 @@ class Plan:
   Attributes:
     width: of forward passes and gradients.
     expert_windows, generator_windows: in their batches.
+    discriminator_batches: that its float32 errors are measured over.
     trajectory_width: of the training runs.
     expert_steps, gan_steps: of the training runs.
     gan_windows: in stage 2's training batches.
@@ -39,6 +40,7 @@ class Plan:
   width: float = 1.0
   expert_windows: int = 16
   generator_windows: int = 4
+  discriminator_batches: int = 6
   trajectory_width: float = 0.25
   expert_steps: int = 100
   gan_steps: int = 50

@@ -58,6 +58,7 @@ ROUNDING_RATIO = 1e3
 _A_MISTAKE = 1e-3
 SHORT = Plan(
   width=1 / 16,
+  discriminator_batches=1,
   trajectory_width=1 / 16,
   expert_steps=10,
   gan_steps=4,
@@ -183,7 +184,9 @@ def write_report(outdir: str, results: dict, plan: Plan) -> None:
     "gradients jump by a thousandth or more, in PyTorch or here by chance "
     f"({results['gradients']['tipped units']} units in PyTorch's float32); so "
     "its ratio is of gradients in which all units are on the side where they "
-    "are in float64. The last column is without that.",
+    f"are in float64, and of {plan.discriminator_batches} batches together: "
+    "for its last bias, one number, one batch is chance. The last "
+    "column is of one batch and without that.",
     _table(
       ["train-mode output, float64", "difference"],
       results["gradients"]["train-mode outputs"].items(),

@@ -250,14 +250,30 @@ def _sides(signs: list[np.ndarray]):
 
 
 def discriminator_gradients(plan: Plan) -> tuple[dict, dict, dict, int]:
-  """Its gradients by the same pictures, in float32 with float64's signs.
+  """Its gradients by several batches, in float32 with float64's signs.
 
   Returns:
-    ({key: PyTorch's in float64}, {key: PyTorch's}, {key: ours}, how many units
-    PyTorch's float32 tips over zero without those signs).
+    ({key: PyTorch's in float64}, {key: PyTorch's}, {key: ours}, all with the
+    batches on the first axis, and how many units PyTorch's float32 tips over
+    zero without those signs).
   """
+  batches = [
+    _discriminator_gradients(plan, 2 + i)
+    for i in range(plan.discriminator_batches)
+  ]
+  truth, theirs, ours = (
+    {k: np.stack([b[side][k] for b in batches]) for k in batches[0][side]}
+    for side in range(3)
+  )
+  return truth, theirs, ours, sum(b[3] for b in batches)
+
+
+def _discriminator_gradients(
+  plan: Plan, seed: int
+) -> tuple[dict, dict, dict, int]:
+  """`discriminator_gradients` by one batch."""
   name = "quality_discriminator"
-  data = torch_training.batch(2, plan.generator_windows)
+  data = torch_training.batch(seed, plan.generator_windows)
   pictures = [network_inputs.fold_time(data[k]) for k in ("frames", "other")]
 
   def of_torch(dtype, signs=None):
