@@ -107,3 +107,49 @@ def test_bfloat16_is_summed_in_float32():
   )
   assert found.dtype == jnp.bfloat16
   np.testing.assert_allclose(found.astype(np.float32), 3000, rtol=1e-2)
+
+
+@pytest.mark.parametrize(
+  ("images", "size", "channels"),
+  [(3, (48, 24), (64, 32)), (6, (24, 24), (64, 64)), (4, (96, 96), (80, 32))],
+)
+def test_winograds_algorithm(images, size, channels):
+  """Against the plain convolution in float64; blocks of 3, 6 and 1 images."""
+  rng = np.random.default_rng(0)
+  x = rng.normal(size=(images, *size, channels[0])).astype(np.float32)
+  kernel = rng.normal(size=(3, 3, *channels)).astype(np.float32)
+  padded = np.pad(x.astype(np.float64), ((0, 0), (1, 1), (1, 1), (0, 0)))
+  expected = sum(
+    padded[:, i : i + size[0], j : j + size[1]] @ kernel[i, j].astype(float)
+    for i in range(3)
+    for j in range(3)
+  )
+  same = ((1, 1), ((1, 1), (1, 1)))
+  convolve = jax.jit(lambda x, k: convolution.conv2d_for_inference(x, k, *same))
+  found = convolve(x, kernel)
+  error = np.linalg.norm(found - expected) / np.linalg.norm(expected)
+  assert error <= 6e-6
+  # It is the other algorithm: the plain one is nearer.
+  assert error > 1e-6
+
+
+@pytest.mark.parametrize(
+  ("size", "channels", "dtype"),
+  [
+    ((12, 12), (64, 64), jnp.float32),
+    ((48, 46), (64, 64), jnp.float32),
+    ((48, 48), (16, 64), jnp.float32),
+    ((48, 48), (64, 64), jnp.bfloat16),
+  ],
+)
+def test_other_convolutions_for_inference_are_the_plain_one(
+  size, channels, dtype
+):
+  rng = np.random.default_rng(0)
+  x = jnp.asarray(rng.normal(size=(2, *size, channels[0])), dtype)
+  kernel = jnp.asarray(rng.normal(size=(3, 3, *channels)), dtype)
+  same = ((1, 1), ((1, 1), (1, 1)))
+  np.testing.assert_array_equal(
+    convolution.conv2d_for_inference(x, kernel, *same),
+    convolution.conv2d(x, kernel, *same),
+  )

@@ -118,11 +118,13 @@ class FaceGenerator:
     Args:
       config: of the generator, or a checkpoint's.
       batch_size: frames at a time.
-      truncate: to whole levels, as the original does, in place of rounding.
+      truncate: to whole levels, as the original does, in place of rounding;
+        then no algorithm is used either that rounds more than it has to.
     """
     self._batch_size = batch_size
     self._inputs = model_inputs(config)
     model, order = make_model(config), config["channel_order"]
+    model = model.clone(for_inference=not truncate)
 
     @jax.jit
     def generate(variables, mels, frames, references):

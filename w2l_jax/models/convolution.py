@@ -194,3 +194,104 @@ def _conv_transpose_backward(saved, y_grad):
 
 
 conv_transpose_stride2.defvjp(_conv_transpose_forward, _conv_transpose_backward)
+
+
+# Winograd's transforms for 4x4 outputs of a 3x3 kernel, at the points 0, 1, -1,
+# 2, -2 and infinity: of the input, the kernel and the output (Lavin and Gray,
+# "Fast Algorithms for Convolutional Neural Networks", 2015, section 4.3).
+_INPUT_TRANSFORM = (
+  (4, 0, -5, 0, 1, 0),
+  (0, -4, -4, 1, 1, 0),
+  (0, 4, -4, -1, 1, 0),
+  (0, -2, -1, 2, 1, 0),
+  (0, 2, -1, -2, 1, 0),
+  (0, 4, 0, -5, 0, 1),
+)
+_KERNEL_TRANSFORM = (
+  (1 / 4, 0, 0),
+  (-1 / 6, -1 / 6, -1 / 6),
+  (-1 / 6, 1 / 6, -1 / 6),
+  (1 / 24, 1 / 12, 1 / 6),
+  (1 / 24, -1 / 12, 1 / 6),
+  (0, 0, 1),
+)
+_OUTPUT_TRANSFORM = (
+  (1, 1, 1, 1, 1, 0),
+  (0, 1, -1, 2, -2, 0),
+  (0, 1, 1, 4, 4, 0),
+  (0, 1, -1, 8, -8, 1),
+)
+# Numbers of a map that are transformed together: 5 MB, which stay in cache.
+_WINOGRAD_BLOCK = 1_200_000
+
+
+def conv2d_for_inference(
+  x: jax.Array, kernel: jax.Array, strides: tuple[int, int], padding: Padding
+) -> jax.Array:
+  """`conv2d`, by Winograd's algorithm where a CPU is faster by it.
+
+  That is a quarter of the multiplications and five times the rounding error,
+  3e-6: too much for training beside PyTorch, a hundredth of a level in a
+  picture.  Arguments and result are those of `conv2d`.
+  """
+  _, h, w, c_in = x.shape
+  if (
+    kernel.shape[:2] != (3, 3)
+    or strides != (1, 1)
+    or padding != ((1, 1), (1, 1))
+    or h % 4
+    or w % 4
+    or h * w < 576
+    or c_in < 64
+    or kernel.shape[-1] < 32
+    or x.dtype != jnp.float32
+    or jax.device_count() > 1  # See `kernel_gradient`.
+  ):
+    return conv2d(x, kernel, strides, padding)
+  return jax.lax.platform_dependent(
+    x,
+    kernel,
+    cpu=_winograd,
+    default=lambda x, kernel: conv2d(x, kernel, strides, padding),
+  )
+
+
+def _winograd(x, kernel) -> jax.Array:
+  n, h, w, c_in = x.shape
+  points = jnp.asarray(_KERNEL_TRANSFORM, kernel.dtype)
+  kernel = jnp.einsum("ai,bj,ijcd->bacd", points, points, kernel)
+  kernel = kernel.reshape(36, *kernel.shape[2:])
+  most = max(1, _WINOGRAD_BLOCK // (h * w * c_in))
+  images = max(k for k in range(1, min(n, most) + 1) if n % k == 0)
+  blocks = x.reshape(n // images, images, h, w, c_in)
+  y = jax.lax.map(lambda block: _winograd_block(block, kernel), blocks)
+  return y.reshape(n, h, w, -1)
+
+
+def _winograd_block(x, kernel) -> jax.Array:
+  """A 3x3 convolution of some images as 36 matrix products, one a point."""
+  n, h, w, c_in = x.shape
+  rows, columns = h // 4, w // 4
+  x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+  by_row = jnp.stack(
+    _combined(_INPUT_TRANSFORM, [x[:, i::4][:, :rows] for i in range(6)])
+  )
+  tiles = jnp.stack(
+    _combined(
+      _INPUT_TRANSFORM,
+      [by_row[:, :, :, j::4][:, :, :, :columns] for j in range(6)],
+    )
+  ).reshape(36, n * rows * columns, c_in)
+  products = jax.lax.dot_general(tiles, kernel, (((2,), (1,)), ((0,), (0,))))
+  products = products.reshape(6, 6, n, rows, columns, -1)
+  by_column = jnp.stack(_combined(_OUTPUT_TRANSFORM, list(products)), axis=4)
+  y = jnp.stack(_combined(_OUTPUT_TRANSFORM, list(by_column)), axis=2)
+  return y.reshape(n, h, w, -1)
+
+
+def _combined(matrix, arrays) -> list[jax.Array]:
+  """Returns one linear combination of the arrays for each row of a matrix."""
+  return [
+    sum(a if c == 1 else a * c for c, a in zip(row, arrays, strict=True) if c)
+    for row in matrix
+  ]

@@ -35,6 +35,8 @@ class Generator(nn.Module):
     dtype: of the computation; the output is float32.
     remat: whether blocks are computed anew for the gradient, which takes a
       third more time and far less memory.
+    for_inference: whether faster algorithms may round more; see
+      convolution.conv2d_for_inference.
   """
 
   width: float = 1.0
@@ -42,6 +44,7 @@ class Generator(nn.Module):
   speech_encoder_frozen: bool = False
   dtype: jnp.dtype | None = None
   remat: bool = False
+  for_inference: bool = False
 
   @nn.compact
   def __call__(
@@ -81,6 +84,7 @@ class Generator(nn.Module):
         padding,
         res,
         self.dtype,
+        self.for_inference,
         name=name,
       )(x, train)
 

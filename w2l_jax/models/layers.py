@@ -125,6 +125,7 @@ def conv(
   dtype: jnp.dtype | None = None,
   name: str = "conv",
   initializer: str = "torch",
+  for_inference: bool = False,
 ) -> jax.Array:
   """A convolution with bias and symmetric explicit padding.
 
@@ -139,6 +140,7 @@ def conv(
     name: of the submodule.
     initializer: "torch", PyTorch's default for kernel and bias, or "he", normal
       with variance 2 / fan_in for the kernel and zeros for the bias.
+    for_inference: whether a faster algorithm may round more.
 
   Returns:
     [N, H', W', features].
@@ -151,6 +153,10 @@ def conv(
     kernel_init, bias_init = he_normal_init(fan_in), nn.initializers.zeros
   else:
     raise ValueError(f"initializer {initializer!r}, expected 'torch' or 'he'")
+  if for_inference:
+    convolve = convolution.conv2d_for_inference
+  else:
+    convolve = convolution.conv2d
   covers_all = padding == 0 and x.shape[1:3] == (kh, kw)
   return nn.Conv(
     features,
@@ -161,14 +167,20 @@ def conv(
     bias_init=bias_init,
     dtype=dtype,
     name=name,
-    conv_general_dilated=_matrix_product if covers_all else _convolution,
+    conv_general_dilated=_matrix_product
+    if covers_all
+    else _as_flax_calls(convolve),
   )(x)
 
 
-def _convolution(x, kernel, strides, padding, **kwargs) -> jax.Array:
-  """`convolution.conv2d`, called as nn.Conv calls what convolves."""
-  del kwargs
-  return convolution.conv2d(x, kernel, tuple(strides), tuple(padding))
+def _as_flax_calls(convolve: Callable) -> Callable:
+  """Returns what nn.Conv calls with arguments that are always the same here."""
+
+  def convolution(x, kernel, strides, padding, **kwargs):
+    del kwargs
+    return convolve(x, kernel, tuple(strides), tuple(padding))
+
+  return convolution
 
 
 def _matrix_product(x, kernel, *args, **kwargs) -> jax.Array:
@@ -256,6 +268,9 @@ class ConvBlock(nn.Module):
   """Convolution, BatchNorm, optional residual, ReLU.
 
   The input is added *before* the ReLU (original: models/conv.py).
+
+  Attributes:
+    for_inference: see `conv`.
   """
 
   features: int
@@ -264,6 +279,7 @@ class ConvBlock(nn.Module):
   padding: int = 0
   residual: bool = False
   dtype: jnp.dtype | None = None
+  for_inference: bool = False
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool) -> jax.Array:
@@ -275,6 +291,7 @@ class ConvBlock(nn.Module):
       self.strides,
       self.padding,
       self.dtype,
+      for_inference=self.for_inference,
     )
     y = _batch_norm(train, self.dtype)(y)
     return nn.relu(x + y if self.residual else y)
