@@ -3,6 +3,7 @@
 # make lint       style
 # make test-browser  the reports in headless Chromium, which it installs
 # make compare-torch  everything against PyTorch, which it installs; a report
+# make benchmark  speed beside PyTorch's, which it installs; a table
 # make test-slow  the tests that take minutes each
 # VENV=DIR and PYTHON=python3.12 choose the environment.
 
@@ -10,7 +11,7 @@ PYTHON ?= python3
 VENV ?= .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: setup demo test test-slow test-browser compare-torch lint format clean
+.PHONY: setup demo test test-slow test-browser compare-torch benchmark lint format clean
 
 setup: $(VENV)/.installed
 
@@ -44,6 +45,11 @@ compare-torch: setup
 	@$(PYTHON) launch/set_up.py $(VENV) '.[torch]'
 	$(RUN) -m pytest tests/parity
 	$(RUN) -m tests.parity.compare $(COMPARE)
+
+# BENCHMARK=--precision=bfloat16 and other flags of launch.benchmark.
+benchmark: setup
+	@$(PYTHON) launch/set_up.py $(VENV) '.[torch,benchmark,demo]'
+	$(RUN) -m launch.benchmark $(BENCHMARK)
 
 lint: setup
 	$(RUN) -m ruff check .

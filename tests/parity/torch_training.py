@@ -55,8 +55,9 @@ def batch(seed: int, count: int) -> dict:
 
 
 def _tensor(x: np.ndarray, network: torch.nn.Module) -> torch.Tensor:
-  dtype = next(network.parameters()).dtype
-  return torch.from_numpy(np.ascontiguousarray(x)).to(dtype)
+  params = next(network.parameters())
+  device, dtype = params.device, params.dtype
+  return torch.from_numpy(np.ascontiguousarray(x)).to(device, dtype)
 
 
 def _mel(x: np.ndarray, network) -> torch.Tensor:
