@@ -157,7 +157,8 @@ def conv(
     convolve = convolution.conv2d_for_inference
   else:
     convolve = convolution.conv2d
-  covers_all = padding == 0 and x.shape[1:3] == (kh, kw)
+  if padding == 0 and x.shape[1:3] == (kh, kw):
+    return _WholeConv(features, kernel_init, bias_init, dtype, name=name)(x)
   return nn.Conv(
     features,
     (kh, kw),
@@ -167,9 +168,7 @@ def conv(
     bias_init=bias_init,
     dtype=dtype,
     name=name,
-    conv_general_dilated=_matrix_product
-    if covers_all
-    else _as_flax_calls(convolve),
+    conv_general_dilated=_as_flax_calls(convolve),
   )(x)
 
 
@@ -183,18 +182,51 @@ def _as_flax_calls(convolve: Callable) -> Callable:
   return convolution
 
 
-def _matrix_product(x, kernel, *args, **kwargs) -> jax.Array:
-  """A convolution whose kernel covers all of its input: [N, 1, 1, C'].
+class _WholeConv(nn.Module):
+  """A convolution whose kernel covers all of its input: a matrix product."""
 
-  In slices of the output channels, so that the gradient by `x` is a sum of a
-  few short sums: XLA's CPU backend adds up 512 products one after another, with
-  2.5 times the rounding error of PyTorch's.
+  features: int
+  kernel_init: Callable
+  bias_init: Callable
+  dtype: jnp.dtype | None
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """Maps [N, H, W, C] to [N, 1, 1, features]."""
+    kernel = self.param(
+      "kernel", self.kernel_init, (*x.shape[1:], self.features)
+    )
+    bias = self.param("bias", self.bias_init, (self.features,))
+    x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
+    x = x.reshape(len(x), -1)
+    kernel = kernel.reshape(-1, self.features)
+    # In slices, so that the gradient by `x` is a sum of a few short sums: XLA's
+    # CPU backend adds up 512 products one after another, with 2.5 times the
+    # rounding error of PyTorch's.
+    slices = jnp.array_split(kernel, max(1, self.features // 64), axis=-1)
+    y = jnp.concatenate([x @ k for k in slices], axis=-1)
+    return _add_bias(y, bias)[:, None, None, :]
+
+
+@jax.custom_vjp
+def _add_bias(y: jax.Array, bias: jax.Array) -> jax.Array:
+  """Adds a bias [C] to [N, C]; its gradient keeps digits where N are alike.
+
+  At the discriminator's last bias all real pictures' gradients are nearly the
+  same, and nearly the opposite of the generated ones': what a long sum loses
+  is then a good part of what is left.
   """
-  del args, kwargs
-  x = x.reshape(len(x), -1)
-  kernel = kernel.reshape(-1, kernel.shape[-1])
-  slices = jnp.array_split(kernel, max(1, kernel.shape[-1] // 64), axis=-1)
-  return jnp.concatenate([x @ k for k in slices], axis=-1)[:, None, None, :]
+  return y + bias[None]
+
+
+def _add_bias_backward(_, y_grad):
+  wide = y_grad.astype(jnp.promote_types(y_grad.dtype, jnp.float32))
+  first = wide[:1]
+  bias_grad = len(wide) * first[0] + jnp.sum(wide - first, axis=0)
+  return y_grad, bias_grad.astype(y_grad.dtype)
+
+
+_add_bias.defvjp(lambda y, bias: (_add_bias(y, bias), None), _add_bias_backward)
 
 
 def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
