@@ -38,7 +38,7 @@ STAGES = {
 _FREE_FIELDS = (
   r"(expert\.)?train\.(num_steps|log_every_steps|save_every_steps|keep)",
   r"(expert\.)?train\.best_(metric|mode)",
-  r"(expert\.)?data\.(num_threads|num_workers|dir|contents)",
+  r"(expert\.)?data\.(num_threads|num_workers|dir)",
   r"expert\.train\.eval_every_steps",
   r"inference\..*",
 )
@@ -91,6 +91,11 @@ def claim_workdir(workdir: str, config: dict) -> None:
       and not any(re.fullmatch(pattern, key) for pattern in free)
     ]
     if differing:
+      if any(line.startswith("  data.contents:") for line in differing):
+        differing.append(
+          "data.contents is a digest of what config.data.dir holds: it is not "
+          "the data set that the run began with, or was prepared anew since"
+        )
       raise CheckpointError(
         f"{workdir}: holds a run of another config; continue it with its own, "
         "or give a new --workdir. The fields that differ:\n"
@@ -145,20 +150,27 @@ def _find(path: str) -> tuple[epath.Path, dict]:
 
 
 def _best_folder(workdir: epath.Path) -> epath.Path:
-  """Returns the step folder that is best by its config's train.best_metric."""
+  """Returns the step folder that is best by the run's train.best_metric.
+
+  The newest checkpoint's: the metric may have been another one before, and
+  values of two cannot be compared.
+  """
+  steps = sorted(checkpoint_store.saved_steps(workdir))
   found = {}
-  for step in checkpoint_store.saved_steps(workdir):
+  schedule = _find(os.fspath(workdir))[1].get("train", {}) if steps else {}
+  name, mode = (schedule.get(k) for k in ("best_metric", "best_mode"))
+  for step in steps:
     where = workdir / checkpoint_store.STEPS / str(step)
     path = where / "metrics" / "metrics"
     if path.exists():
-      _, config = _find(os.fspath(where))
-      name, mode = (config["train"][k] for k in ("best_metric", "best_mode"))
-      value = json.loads(path.read_text())[name]
-      found[checkpoint_store.sign(mode) * value, step] = where
+      metrics = json.loads(path.read_text())
+      if name in metrics:
+        found[checkpoint_store.sign(mode) * metrics[name], step] = where
   if not found:
+    of_what = f" by {name}" if name else ""
     raise CheckpointError(
-      f"{workdir}: no checkpoint there was evaluated yet; the newest is "
-      f"{workdir} itself"
+      f"{workdir}: no checkpoint there was evaluated{of_what} yet; the newest "
+      f"is {workdir} itself"
     )
   return found[max(found)]
 

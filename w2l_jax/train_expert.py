@@ -317,7 +317,7 @@ def train_and_evaluate(config, workdir: str) -> ExpertTrainState:
   train, val = (dataset.Split(directory, name) for name in ("train", "val"))
   plain = checkpoints.to_plain(config)
   plain["preparation"] = dataset.preparation(directory)
-  plain["data"]["contents"] = dataset.contents_digest(directory)
+  plain["data"]["contents"] = dataset.contents_digest((train, val))
   checkpoints.claim_workdir(workdir, plain)
   evaluate = make_evaluator(config, val, mesh)
   state = create_state(config, jax.random.key(config.seed))
