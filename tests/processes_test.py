@@ -331,7 +331,10 @@ def test_a_record_that_one_process_cannot_read(
   folder = pathlib.Path(dataset.builder_dir(copy, 24))
   (shard,) = folder.glob(f"*{split}.array_record*")
   data = bytearray(shard.read_bytes())
-  data[100 : len(data) // 2] = bytes(len(data) // 2 - 100)
+  # Where the digest of a data set does not look.
+  begin, end = 5_000, len(data) // 4 - 5_000
+  assert end - begin > 10_000
+  data[begin:end] = bytes(end - begin)
   shard.write_bytes(data)
   flags = arguments("expert", data_dir, workdir, steps=100_000)
   extra = {victim: [f"--config.data.dir={copy}"]}
@@ -401,6 +404,16 @@ store = checkpoint_store.CheckpointStore(sys.argv[3], 3)
 restored = store.restore(state, sharding.replicated(sharding.make_mesh(4)))
 print("restored step", int(restored.step))
 """
+
+
+@pytest.mark.slow  # As for two processes.
+def test_configs_of_their_own_are_refused(data_dir, tmp_path):
+  """Each would train something else, and all would hang or be wrong."""
+  flags = arguments("expert", data_dir, tmp_path, steps=2)
+  extra = {1: ["--config.optimizer.learning_rate=0.5"]}
+  with Processes(flags, count=2, folder=tmp_path, extra=extra) as run:
+    assert all(run.wait(timeout=100)), run.said()
+  assert "not all processes were given the same" in "".join(run.said())
 
 
 @pytest.mark.slow  # As for two processes.

@@ -8,6 +8,7 @@ network is read, a single file of weights (weight_files.py) will do as well.
 import json
 import os
 import re
+import zlib
 
 import jax
 import ml_collections
@@ -16,6 +17,7 @@ from etils import epath
 
 from w2l_jax import checkpoint_store, torch_checkpoint, weight_files
 from w2l_jax.checkpoint_store import CheckpointError
+from w2l_jax.sharding import same_everywhere
 from w2l_jax.train_state import (
   NetworkState,
   adam_of,
@@ -68,13 +70,25 @@ def claim_workdir(workdir: str, config: dict) -> None:
 
   Raises:
     CheckpointError: if the workdir is another config's, with the fields that
-      differ.
+      differ; or if the processes of a run have different ones.
   """
   path = os.path.join(workdir, CONFIG_FILE)
   os.makedirs(workdir, exist_ok=True)
-  free = _FREE_FIELDS
+  patterns = _FREE_FIELDS
   if config["stage"] == "expert":
-    free += _FREE_IN_STAGE_1
+    patterns += _FREE_IN_STAGE_1
+
+  def is_free(key):
+    return any(re.fullmatch(pattern, key) for pattern in patterns)
+
+  fixed = sorted(item for item in _flat(config).items() if not is_free(item[0]))
+  if not same_everywhere(zlib.crc32(json.dumps(fixed).encode())):
+    contents = config.get("data", {}).get("contents")
+    raise CheckpointError(
+      f"{workdir}: not all processes were given the same: the flags must be "
+      "the same for all, and so must the data set in config.data.dir "
+      f"(data.contents is {contents!r} in process {jax.process_index()})"
+    )
   if os.path.exists(path) and is_begun(workdir):
     with open(path) as f:
       saved = json.load(f)
@@ -87,8 +101,7 @@ def claim_workdir(workdir: str, config: dict) -> None:
     differing = [
       f"  {key}: {there.get(key)!r} there, {here.get(key)!r} here"
       for key in sorted(there.keys() | here.keys())
-      if there.get(key) != here.get(key)
-      and not any(re.fullmatch(pattern, key) for pattern in free)
+      if there.get(key) != here.get(key) and not is_free(key)
     ]
     if differing:
       if any(line.startswith("  data.contents:") for line in differing):
