@@ -74,7 +74,7 @@ def filter_set(
   thresholds = sync_filter.choose_confidence(thresholds, mismatched)
   key = hashlib.sha256(
     json.dumps(
-      [settings, dataset.contents_digest(directory), checkpoint]
+      [settings, dataset.contents_digest(splits.values()), checkpoint]
       + [dataclasses.asdict(thresholds)],
       sort_keys=True,
     ).encode()

@@ -6,9 +6,9 @@ r"""Compiles a train step for a TPU that is not there, and says what fits.
     --topology=v5e:2x4
 
 Needs no TPU, no data and no trained expert.  Prints what one device holds and
-does in a step.  A full-size step takes minutes to compile; with --fit two small
-steps of a quarter of the width are compiled instead, from whose memory the
-largest batch that fits is reckoned: compile that one to be sure.
+does in a step.  A full-size step takes minutes to compile; with --fit a small
+one of a quarter of the width is compiled instead, from whose memory the largest
+batch that fits is reckoned: compile that one to be sure.
 """
 
 import os
@@ -58,8 +58,9 @@ def main(argv):
         config, expert_config, devices, compile_ahead.MEMORY[kind]
       )
       print(
-        f"{found['batch']} windows a device should fit: {found['fixed']} are "
-        f"there at any batch, {found['window']} come with each window; check: "
+        f"{found['batch']} windows a device should fit: some "
+        f"{found['temporaries'] / 1e6:.0f} MB of temporaries, "
+        f"{found['arguments'] / 1e6:.0f} MB of arguments; check: "
         f"--config.data.batch_size={found['batch'] * len(devices)}"
       )
       return

@@ -9,6 +9,8 @@ JAX_NUM_PROCESSES and JAX_PROCESS_ID.
 import contextlib
 import os
 import sys
+import threading
+import time
 import traceback
 from collections.abc import Iterator
 
@@ -44,6 +46,8 @@ _OPEN_MPI = {
 # Seconds without a sign of life after which a process counts as dead and the
 # others stop.
 _HEARTBEAT_SECONDS = 60
+# Where a process that fails says so, and how often the others look.
+_FAILED, _LISTEN_SECONDS = "w2l_jax/failed", 0.5
 
 
 class DistributedError(ValueError):
@@ -141,20 +145,82 @@ def initialize() -> None:
 
 @contextlib.contextmanager
 def ending() -> Iterator[None]:
-  """Ends a process of several that has failed, at once.
+  """Ends all processes as soon as one has failed.
 
   An ordinary end waits for the others, which wait for this one in the middle of
-  a step: minutes pass.  They miss its signs of life, or its socket, instead.
+  a step: minutes pass.  So it tells them, by what they found each other by, and
+  leaves at once; a process that is told does so, too.
   """
+  if jax.process_count() == 1:
+    yield
+    return
+  client = _client()
+  ended = threading.Event()
+  listener = threading.Thread(target=_listen, args=(client, ended), daemon=True)
+  if client is not None:
+    listener.start()
   try:
     yield
   except BaseException as e:
-    if jax.process_count() == 1 or (isinstance(e, SystemExit) and not e.code):
+    if isinstance(e, SystemExit) and not e.code:
       raise
     if isinstance(e, SystemExit) and isinstance(e.code, str):
-      print(e.code, file=sys.stderr)
+      text = e.code
+      print(text, file=sys.stderr)
     else:
+      text = f"{type(e).__name__}: {e}"
       traceback.print_exc()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(1)
+    _tell(client, text)
+    _leave()
+  finally:
+    ended.set()
+    if listener.is_alive():
+      listener.join()
+
+
+def _client():
+  """Returns JAX's client of the service that joins the processes, or None.
+
+  It is not part of JAX's interface: where it is not there, the others miss a
+  process by its socket or signs of life, after up to a minute.
+  """
+  try:
+    from jax._src import distributed as internal
+
+    return internal.global_state.client
+  except (ImportError, AttributeError):
+    return None
+
+
+def _tell(client, text: str) -> None:
+  """Tells the other processes that this one has failed."""
+  if client is None:
+    return
+  said = f"process {jax.process_index()} has failed: {text}"
+  # The service may be gone, or another process may have failed before.
+  with contextlib.suppress(Exception):
+    client.key_value_set(_FAILED, said)
+  # The service is in process 0: without it, the others learn that it is gone,
+  # and not why.
+  if jax.process_index() == 0:
+    time.sleep(2 * _LISTEN_SECONDS)
+
+
+def _listen(client, ended: threading.Event) -> None:
+  """Leaves if another process has failed; a thread, for the main one waits."""
+  mine = f"process {jax.process_index()} "
+  while not ended.wait(_LISTEN_SECONDS):
+    try:
+      said = client.key_value_try_get(_FAILED)
+    except Exception:  # noqa: BLE001 (it is not there; no kind of its own)
+      continue
+    if not said.startswith(mine):
+      print(f"{said}\nall processes leave", file=sys.stderr)
+      _leave()
+
+
+def _leave() -> None:
+  """Ends this process here and now, with status 1."""
+  sys.stdout.flush()
+  sys.stderr.flush()
+  os._exit(1)

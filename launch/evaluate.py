@@ -189,6 +189,16 @@ def _make_video(outdir: str, checkpoint: str):
   return make
 
 
+def _trained_on(directory: str) -> str | None:
+  """Returns what a run on a data set has as config.data.contents."""
+  try:
+    return dataset.contents_digest(
+      [dataset.Split(directory, name) for name in ("train", "val")]
+    )
+  except dataset.DatasetError:  # Such as one of test clips alone.
+    return None
+
+
 def _evaluate_split(checkpoint, stage, config, protocol, shown):
   """Scores a prepared set; returns (results, figures of windows, header)."""
   if _BATCHES.value:
@@ -238,7 +248,7 @@ def _evaluate_split(checkpoint, stage, config, protocol, shown):
     )
     header["grid"] = grid
   found.not_measured |= not_measured
-  if config.data.get("contents") != dataset.contents_digest(directory):
+  if config.data.get("contents") != _trained_on(directory):
     header["note"] = (
       "these clips and splits are not those of the training; clips of "
       f"{_SPLIT.value} may have been trained on"

@@ -14,6 +14,7 @@ from launch import convert_checkpoint
 from w2l_jax import (
   checkpoint_store,
   checkpoints,
+  dataset,
   inference,
   sharding,
   train_expert,
@@ -136,6 +137,22 @@ def test_workdir_of_another_config(expert_run, data_dir):
   assert "log_every_steps" not in message
   with open(os.path.join(workdir, "config.json")) as f:
     assert json.load(f)["optimizer"]["learning_rate"] == 0.001
+
+
+def test_another_data_set(expert_run, data_dir, tmp_path):
+  """A copy elsewhere will do; one that was prepared anew is noticed."""
+  workdir, copy = str(tmp_path / "run"), str(tmp_path / "data")
+  shutil.copytree(expert_run[0], workdir)
+  shutil.copytree(data_dir, copy, copy_function=shutil.copyfile)
+  state = train_expert.train_and_evaluate(expert_config(copy), workdir)
+  assert int(state.step) == STEPS
+  index = dataset.index_file(dataset.builder_dir(copy, 24), "val")
+  with np.load(index) as arrays:
+    arrays = dict(arrays)
+  arrays["column_means"][0] += 1.0
+  np.savez(index, **arrays)
+  with pytest.raises(CheckpointError, match="not the data set that the run be"):
+    train_expert.train_and_evaluate(expert_config(copy), workdir)
 
 
 def test_a_workdir_of_the_other_stage(expert_run, data_dir):
@@ -402,6 +419,29 @@ def test_the_best_is_kept(tmp_path, mode, best):
   assert checkpoints.describe(str(tmp_path / "best"))[1] == best
   with pytest.raises(ValueError, match="best_mode is 'least'"):
     CheckpointStore(str(tmp_path), 2, ("eval/loss", "least"))
+
+
+def test_the_best_after_another_best_metric(tmp_path):
+  """Values of two metrics are not compared."""
+  figures = {
+    1: {"eval/loss": 0.5, "eval/accuracy": 0.6},
+    2: {"eval/loss": 9.0, "eval/accuracy": 0.8},
+    3: {"eval/accuracy": 0.7},
+  }
+  for step, name, mode in (
+    (1, "eval/loss", "min"),
+    (2, "eval/loss", "min"),
+    (3, "eval/accuracy", "max"),
+  ):
+    config = {
+      "stage": "expert",
+      "train": {"best_metric": name, "best_mode": mode},
+    }
+    store = CheckpointStore(str(tmp_path), 3, (name, mode))
+    store.save(step, state_at(step), config, figures[step])
+    store.close()
+    best = checkpoints.describe(str(tmp_path / "best"))[1]
+    assert best == {1: 1, 2: 1, 3: 2}[step]
 
 
 def test_no_best_yet(store):

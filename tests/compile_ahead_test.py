@@ -47,6 +47,47 @@ def test_batches_have_the_pipelines_shapes(data_dir):
     }
 
 
+def test_what_a_tpu_fills_up():
+  """Lanes of 128 numbers and rows of 32 bytes, as is cheapest."""
+  assert compile_ahead.laid_out((128, 4, 4, 16), 2) == 128 * 4 * 4 * 16 * 2
+  # Few pictures with few channels: the pictures are filled up to 128.
+  assert compile_ahead.laid_out((20, 4, 4, 16), 2) == 128 * 4 * 4 * 16 * 2
+  # Few pictures with many channels: nothing is.
+  assert compile_ahead.laid_out((16, 4, 4, 256), 2) == 16 * 4 * 4 * 256 * 2
+  # Five rows of pixels become eight.
+  assert compile_ahead.laid_out((1, 2, 5, 128), 4) == 2 * 8 * 128 * 4
+
+
+def test_the_largest_batch(monkeypatch):
+  """With so many windows it fits by its own reckoning, with more it does not.
+
+  The compiler is played: it takes half of what the convolutions put out.
+  """
+  config, expert = configs(expert_lrs2.get_config, compute_dtype="bfloat16")
+
+  class Compiled:
+    def memory_analysis(self):
+      return self
+
+  def compile_step(config, expert_config, devices):
+    compiled, per_device = Compiled(), config.copy_and_resolve_references()
+    per_device.data.batch_size //= len(devices)
+    put_out = compile_ahead.convolution_bytes(per_device, expert_config)
+    compiled.temp_size_in_bytes = put_out // 2
+    return compiled, 1.0
+
+  monkeypatch.setattr(compile_ahead, "compile_step", compile_step)
+  memory = 2**28
+  found = compile_ahead.largest_batch(config, expert, [None] * 8, memory)
+  usable = 0.95 * memory
+  assert 0.9 * usable < found["temporaries"] + found["arguments"] <= usable
+  config.data.batch_size = found["batch"]
+  put_out = compile_ahead.convolution_bytes(config, expert)
+  assert found["temporaries"] == pytest.approx(put_out / 2, rel=0.1)
+  # What it was given is left as it was.
+  assert config.width == expert.width == 1 / 32
+
+
 def test_no_topology_is_one_sentence():
   with pytest.raises(RuntimeError, match='pip install "jax'):
     sharding.tpu_devices("v5e:0x0")

@@ -273,3 +273,29 @@ def test_indices_are_written_over_whatever_is_there(copy):
     (copy / name).write_bytes(b"old")
   dataset.write_indices(str(copy))
   assert {p.name: p.read_bytes() for p in copy.glob("index-*")} == before
+
+
+def test_contents_digest(data_dir, copy):
+  """A copy has the same, with other times; other contents have another."""
+
+  def digest(directory):
+    return dataset.contents_digest(dataset.open_splits(str(directory)).values())
+
+  original = digest(builder_dir(data_dir))
+  for path in copy.iterdir():
+    os.utime(path, (1e9, 1e9))
+  assert digest(copy) == original
+  (shard,) = copy.glob("*train.array_record*")
+  data = bytearray(shard.read_bytes())
+  data[2000] ^= 1
+  shard.write_bytes(data)
+  assert digest(copy) != original
+  shard.write_bytes((builder_dir(data_dir) / shard.name).read_bytes())
+  assert digest(copy) == original
+  # Other sound in one mel column of one record.
+  path = dataset.index_file(str(copy), "train")
+  with np.load(path) as arrays:
+    arrays = dict(arrays)
+  arrays["column_means"][7] += 1e-3
+  np.savez(path, **arrays)
+  assert digest(copy) != original

@@ -1,5 +1,6 @@
 """What a run saves: steps in Orbax's folders, each array with a checksum."""
 
+import contextlib
 import json
 import math
 import os
@@ -12,7 +13,7 @@ from absl import logging
 from etils import epath
 from orbax.checkpoint import checkpoint_managers
 
-from w2l_jax.sharding import all_agree
+from w2l_jax.sharding import all_agree, same_everywhere
 
 STEPS = "checkpoints"
 # Where checkpoints that cannot be read are moved: nothing is deleted.
@@ -104,8 +105,27 @@ class CheckpointStore:
     self._told.add(text)
 
   def latest_step(self) -> int | None:
-    """Returns the newest checkpoint's step, None if there is none."""
-    return self._manager.latest_step()
+    """Returns the newest checkpoint's step, None if there is none.
+
+    Raises:
+      CheckpointError: if processes do not see the same checkpoints.
+    """
+    return max(self._agreed_steps(), default=None)
+
+  def _agreed_steps(self) -> list[int]:
+    """Returns the steps that are there, after asking all processes.
+
+    A process that sees others would begin elsewhere, and all would hang.
+    """
+    steps = sorted(self._manager.all_steps())
+    names = zlib.crc32(json.dumps(steps).encode())
+    if not same_everywhere(names):
+      raise CheckpointError(
+        f"{os.path.abspath(self._workdir)}: not all processes see the same "
+        f"checkpoints there; process {jax.process_index()} sees steps {steps}. "
+        "--workdir must be the same folder, on storage that all of them see"
+      )
+    return steps
 
   def save(self, step: int, state, config: dict, metrics=None) -> None:
     """Starts saving.
@@ -156,14 +176,10 @@ class CheckpointStore:
       lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), state
     )
     problems: dict[int, str] = {}
-    for step in sorted(self._manager.all_steps(), reverse=True):
+    for step in sorted(self._agreed_steps(), reverse=True):
       problem = ""
       try:
-        restored = self._manager.restore(
-          step,
-          args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract)),
-        ).state
-        verify(step_folder(self._workdir, step), restored)
+        restored = _read_alone(step_folder(self._workdir, step), abstract)
       except (MemoryError, jax.errors.JaxRuntimeError):
         raise  # The machine's fault, not the checkpoint's.
       # Damaged bytes make Orbax and TensorStore raise anything at all.
@@ -209,6 +225,37 @@ class CheckpointStore:
     """Waits until everything is on disk."""
     self._manager.wait_until_finished()
     self._manager.close()
+
+
+def _read_alone(where: epath.Path, abstract):
+  """Reads a step's state as if this were the only process.
+
+  Orbax waits for all processes at the end of a reading, for ever if one of them
+  has failed in it and is elsewhere.
+
+  Args:
+    where: the step's folder.
+    abstract: of its state, with shardings.
+
+  Raises:
+    Exception: of any kind, if it is damaged.
+  """
+  me = jax.process_index()
+  alone = ocp.options.MultiprocessingOptions(
+    primary_host=me,
+    active_processes={me},
+    barrier_sync_key_prefix=f"process_{me}",
+  )
+  reader = ocp.Checkpointer(
+    ocp.StandardCheckpointHandler(multiprocessing_options=alone),
+    multiprocessing_options=alone,
+  )
+  with contextlib.closing(reader):
+    restored = reader.restore(
+      where / "state", args=ocp.args.StandardRestore(abstract)
+    )
+  verify(where, restored)
+  return restored
 
 
 def sign(mode: str) -> int:

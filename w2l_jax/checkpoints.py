@@ -8,6 +8,7 @@ network is read, a single file of weights (weight_files.py) will do as well.
 import json
 import os
 import re
+import zlib
 
 import jax
 import ml_collections
@@ -16,6 +17,7 @@ from etils import epath
 
 from w2l_jax import checkpoint_store, torch_checkpoint, weight_files
 from w2l_jax.checkpoint_store import CheckpointError
+from w2l_jax.sharding import same_everywhere
 from w2l_jax.train_state import (
   NetworkState,
   adam_of,
@@ -38,7 +40,7 @@ STAGES = {
 _FREE_FIELDS = (
   r"(expert\.)?train\.(num_steps|log_every_steps|save_every_steps|keep)",
   r"(expert\.)?train\.best_(metric|mode)",
-  r"(expert\.)?data\.(num_threads|num_workers|cache_gb|on_device|dir|contents)",
+  r"(expert\.)?data\.(num_threads|num_workers|cache_gb|on_device|dir)",
   r"expert\.train\.eval_every_steps",
   r"inference\..*",
 )
@@ -68,13 +70,25 @@ def claim_workdir(workdir: str, config: dict) -> None:
 
   Raises:
     CheckpointError: if the workdir is another config's, with the fields that
-      differ.
+      differ; or if the processes of a run have different ones.
   """
   path = os.path.join(workdir, CONFIG_FILE)
   os.makedirs(workdir, exist_ok=True)
-  free = _FREE_FIELDS
+  patterns = _FREE_FIELDS
   if config["stage"] == "expert":
-    free += _FREE_IN_STAGE_1
+    patterns += _FREE_IN_STAGE_1
+
+  def is_free(key):
+    return any(re.fullmatch(pattern, key) for pattern in patterns)
+
+  fixed = sorted(item for item in _flat(config).items() if not is_free(item[0]))
+  if not same_everywhere(zlib.crc32(json.dumps(fixed).encode())):
+    contents = config.get("data", {}).get("contents")
+    raise CheckpointError(
+      f"{workdir}: not all processes were given the same: the flags must be "
+      "the same for all, and so must the data set in config.data.dir "
+      f"(data.contents is {contents!r} in process {jax.process_index()})"
+    )
   if os.path.exists(path) and is_begun(workdir):
     with open(path) as f:
       saved = json.load(f)
@@ -87,10 +101,14 @@ def claim_workdir(workdir: str, config: dict) -> None:
     differing = [
       f"  {key}: {there.get(key)!r} there, {here.get(key)!r} here"
       for key in sorted(there.keys() | here.keys())
-      if there.get(key) != here.get(key)
-      and not any(re.fullmatch(pattern, key) for pattern in free)
+      if there.get(key) != here.get(key) and not is_free(key)
     ]
     if differing:
+      if any(line.startswith("  data.contents:") for line in differing):
+        differing.append(
+          "data.contents is a digest of what config.data.dir holds: it is not "
+          "the data set that the run began with, or was prepared anew since"
+        )
       raise CheckpointError(
         f"{workdir}: holds a run of another config; continue it with its own, "
         "or give a new --workdir. The fields that differ:\n"
@@ -145,20 +163,27 @@ def _find(path: str) -> tuple[epath.Path, dict]:
 
 
 def _best_folder(workdir: epath.Path) -> epath.Path:
-  """Returns the step folder that is best by its config's train.best_metric."""
+  """Returns the step folder that is best by the run's train.best_metric.
+
+  The newest checkpoint's: the metric may have been another one before, and
+  values of two cannot be compared.
+  """
+  steps = sorted(checkpoint_store.saved_steps(workdir))
   found = {}
-  for step in checkpoint_store.saved_steps(workdir):
+  schedule = _find(os.fspath(workdir))[1].get("train", {}) if steps else {}
+  name, mode = (schedule.get(k) for k in ("best_metric", "best_mode"))
+  for step in steps:
     where = workdir / checkpoint_store.STEPS / str(step)
     path = where / "metrics" / "metrics"
     if path.exists():
-      _, config = _find(os.fspath(where))
-      name, mode = (config["train"][k] for k in ("best_metric", "best_mode"))
-      value = json.loads(path.read_text())[name]
-      found[checkpoint_store.sign(mode) * value, step] = where
+      metrics = json.loads(path.read_text())
+      if name in metrics:
+        found[checkpoint_store.sign(mode) * metrics[name], step] = where
   if not found:
+    of_what = f" by {name}" if name else ""
     raise CheckpointError(
-      f"{workdir}: no checkpoint there was evaluated yet; the newest is "
-      f"{workdir} itself"
+      f"{workdir}: no checkpoint there was evaluated{of_what} yet; the newest "
+      f"is {workdir} itself"
     )
   return found[max(found)]
 

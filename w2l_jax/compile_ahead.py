@@ -4,10 +4,13 @@ Shapes stand for state, batch and frozen variables: no data and no trained
 expert are needed.
 """
 
+import math
 import re
 import time
+from collections.abc import Iterator
 
 import jax
+import jax.extend
 import numpy as np
 
 from w2l_jax import audio, sharding, train_expert, train_generator
@@ -21,8 +24,10 @@ MEMORY = {
 }
 # Of it, what a program may take.
 _USABLE = 0.95
-# Batches for each device and part of the width that --fit compiles.
-_FIT_BATCHES, _FIT_WIDTH = (4, 8), 0.25
+# Windows for each device and part of the width that --fit compiles.
+_FIT_BATCH, _FIT_WIDTH = 8, 0.25
+# What one axis of an array in a TPU's memory is filled up to.
+_LANES = 128
 _COLLECTIVE = re.compile(
   r" (all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)"
   r"(?:-start)?\("
@@ -97,11 +102,62 @@ def _bytes(tree) -> int:
   return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
 
 
-def largest_batch(config, expert_config, devices, memory: int) -> dict:
-  """Reckons the largest batch of a device from two narrow steps.
+def laid_out(shape: tuple[int, ...], itemsize: int) -> int:
+  """Returns the bytes that a convolution's output takes in a TPU's memory.
 
-  What a window takes beside the arguments grows with the width; gradients and
-  what else does not depend on the batch is taken as once the params.
+  There, one axis is filled up to a multiple of 128 numbers and another to one
+  of 32 bytes.  Of pictures [N, H, W, C], channels are the first or the pictures
+  are, whichever takes less.
+
+  Args:
+    shape: of the output, as the networks lay it out.
+    itemsize: bytes of a number.
+  """
+  if len(shape) != 4:
+    return math.prod(shape) * itemsize
+  rows = 32 // itemsize
+
+  def filled(count, unit):
+    return -(-count // unit) * unit
+
+  n, h, w, c = shape
+  return itemsize * min(
+    h * w * filled(n, _LANES) * filled(c, rows),
+    n * h * filled(w, rows) * filled(c, _LANES),
+    h * w * filled(n, rows) * filled(c, _LANES),
+  )
+
+
+def _convolutions(jaxpr) -> Iterator[jax.core.ShapedArray]:
+  """Yields the outputs of all convolutions, also of inner functions."""
+  for equation in jaxpr.eqns:
+    if equation.primitive.name == "conv_general_dilated":
+      yield equation.outvars[0].aval
+    for inner in jax.extend.core.jaxprs_in_params(equation.params):
+      yield from _convolutions(inner)
+
+
+def convolution_bytes(config, expert_config) -> int:
+  """Returns what all convolutions of a step put out, on one device.
+
+  Forwards and backwards, as a TPU lays it out.  Not all of it is there at the
+  same time, but as large a part of it at any width and batch.
+  """
+  mesh = sharding.make_mesh(config.data.batch_size, jax.devices()[:1])
+  traced = jitted_step(config, expert_config, mesh).trace(
+    *abstract_arguments(config, expert_config)
+  )
+  return sum(
+    laid_out(x.shape, x.dtype.itemsize)
+    for x in _convolutions(traced.jaxpr.jaxpr)
+  )
+
+
+def largest_batch(config, expert_config, devices, memory: int) -> dict:
+  """Reckons the largest batch of a device from a narrow step.
+
+  Its temporaries, over what its convolutions put out, is taken as the full
+  step's.
 
   Args:
     config: of a stage.
@@ -110,36 +166,51 @@ def largest_batch(config, expert_config, devices, memory: int) -> dict:
     memory: bytes of one of them.
 
   Returns:
-    {"batch": windows for each device, and what it was reckoned from}.
+    {"batch": windows for each device; "temporaries", "arguments": bytes of one
+    with that batch}.
   """
-  narrow, narrow_expert = (
-    c.copy_and_resolve_references() for c in (config, expert_config)
+  config, expert_config, narrow, narrow_expert = (
+    c.copy_and_resolve_references() for c in (config, expert_config) * 2
   )
   for c in (narrow, narrow_expert):
     c.width *= _FIT_WIDTH
-  temporaries = []
-  for batch in _FIT_BATCHES:
-    narrow.data.batch_size = batch * len(devices)
-    compiled, seconds = compile_step(narrow, narrow_expert, devices)
-    temporaries.append(compiled.memory_analysis().temp_size_in_bytes)
-    print(
-      f"width {narrow.width:g}, {batch} windows a device: "
-      f"{temporaries[-1] / 1e6:.0f} MB of temporaries, {seconds:.0f} s",
-      flush=True,
-    )
-  slope = (temporaries[1] - temporaries[0]) / (
-    _FIT_BATCHES[1] - _FIT_BATCHES[0]
+  narrow.data.batch_size = _FIT_BATCH * len(devices)
+  compiled, seconds = compile_step(narrow, narrow_expert, devices)
+  temporaries = compiled.memory_analysis().temp_size_in_bytes
+  narrow.data.batch_size = _FIT_BATCH
+  share = temporaries / convolution_bytes(narrow, narrow_expert)
+  print(
+    f"width {narrow.width:g}, {_FIT_BATCH} windows a device: "
+    f"{temporaries / 1e6:.0f} MB of temporaries, {seconds:.0f} s",
+    flush=True,
   )
-  state, batch, frozen = abstract_arguments(config, expert_config)
-  params = [
-    getattr(state, name).params
-    for name in ("expert", "generator", "discriminator")
-    if getattr(state, name, None) is not None
-  ]
-  fixed = _bytes((state, frozen)) + _bytes(params)
-  window = slope / _FIT_WIDTH + _bytes(batch) / config.data.batch_size
+
+  # With a multiple of 128 windows nothing is filled up in the batch's axis, so
+  # that the bytes lie on a line.
+  found = []
+  for batch in (_LANES, 2 * _LANES):
+    config.data.batch_size = batch
+    state, rows, frozen = abstract_arguments(config, expert_config)
+    found.append(
+      np.array(
+        [
+          share * convolution_bytes(config, expert_config),
+          _bytes((state, rows, frozen)),
+        ]
+      )
+    )
+  slope = (found[1] - found[0]) / _LANES
+
+  def at(batch):
+    pictures = 1 if config.stage == "expert" else config.windows.frames
+    filled = -(-batch * pictures // _LANES) * _LANES / pictures
+    return found[0] + slope * (np.array([filled, batch]) - _LANES)
+
+  batch = 0
+  while at(batch + 1).sum() <= _USABLE * memory:
+    batch += 1
   return {
-    "batch": int((_USABLE * memory - fixed) // window),
-    "fixed": f"{fixed / 1e6:.0f} MB",
-    "window": f"{window / 1e6:.1f} MB",
+    "batch": batch,
+    "temporaries": int(at(batch)[0]),
+    "arguments": int(at(batch)[1]),
   }

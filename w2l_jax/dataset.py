@@ -6,10 +6,12 @@ input_pipeline.py's.  Written by data_prep; this module only adds the index.
 
 import dataclasses
 import functools
+import hashlib
 import io
 import json
 import os
 import pathlib
+from collections.abc import Iterable
 
 import cv2
 import numpy as np
@@ -21,6 +23,9 @@ NAME = "lipsync_dataset"
 VERSION = "1.0.0"
 SPLITS = ("train", "val", "test")
 PREPARATION_FILE = "preparation.json"
+# How much of every shard `contents_digest` reads: so many parts of so many
+# bytes, from the first to the last.
+_SAMPLES, _SAMPLE_BYTES = 5, 4096
 
 
 class DatasetError(ValueError):
@@ -140,6 +145,7 @@ class Split:
         f"--splits, or {more}, and run launch.prepare_data again, before "
         "training: clips may change splits"
       )
+    self.shards = [os.fspath(p) for p in builder.info.splits[name].filepaths]
     _check_shards(builder.info.splits[name])
     try:
       with np.load(index_file(directory, name)) as arrays:
@@ -260,10 +266,34 @@ def preparation(directory: str) -> dict:
     return json.load(f)["settings"]
 
 
-def contents_digest(directory: str) -> str:
-  """Returns a hash of which clips are in which split."""
-  with open(os.path.join(directory, PREPARATION_FILE)) as f:
-    return json.load(f)["contents_sha256"]
+def contents_digest(splits: Iterable[Split]) -> str:
+  """Returns a hash of what splits hold, wherever they lie.
+
+  Of the index, which has the sound's mean in every mel column, and of every
+  shard's size and some of its bytes.  A copy has the same; a set that was
+  prepared anew has another, unless it came out the same.
+
+  Raises:
+    DatasetError: if a shard cannot be read.
+  """
+  total = hashlib.sha256()
+  for split in splits:
+    total.update(split.name.encode())
+    for field in dataclasses.fields(Index):
+      values = getattr(split.index, field.name)
+      total.update(f"{field.name} {values.dtype} {values.shape}".encode())
+      total.update(np.ascontiguousarray(values).data)
+    for path in split.shards:
+      try:
+        with open(path, "rb") as f:
+          size = os.fstat(f.fileno()).st_size
+          total.update(f"{os.path.basename(path)} {size}".encode())
+          for part in range(_SAMPLES):
+            f.seek(max(0, size - _SAMPLE_BYTES) * part // (_SAMPLES - 1))
+            total.update(f.read(_SAMPLE_BYTES))
+      except OSError as e:
+        raise DatasetError(f"{path}: cannot be read ({e})") from e
+  return total.hexdigest()
 
 
 def text(value) -> str:

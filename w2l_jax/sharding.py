@@ -138,6 +138,14 @@ def all_agree(yes: bool) -> bool:
   return bool(np.all(multihost_utils.process_allgather(np.asarray(yes))))
 
 
+def same_everywhere(value: int) -> bool:
+  """Whether all processes give the same number; each of them must ask."""
+  if jax.process_count() == 1:
+    return True
+  values = multihost_utils.process_allgather(np.asarray(value, np.uint32))
+  return bool(np.all(values == values[0]))
+
+
 def jit_eval_step(step: Callable, mesh: Mesh) -> Callable:
   """Compiles step(variables, batch, frozen) -> outputs; nothing is donated.
 

@@ -348,7 +348,7 @@ def train_and_evaluate(config, workdir: str) -> ExpertTrainState:
   )
   plain = checkpoints.to_plain(config)
   plain["preparation"] = dataset.preparation(directory)
-  plain["data"]["contents"] = dataset.contents_digest(directory)
+  plain["data"]["contents"] = dataset.contents_digest((train, val))
   checkpoints.claim_workdir(workdir, plain)
   evaluate = make_evaluator(config, val, mesh)
   state = create_state(config, jax.random.key(config.seed))

@@ -701,7 +701,7 @@ def train_and_evaluate(config, workdir: str) -> GeneratorTrainState:
   )
   plain = checkpoints.to_plain(config)
   plain["preparation"] = dataset.preparation(directory)
-  plain["data"]["contents"] = dataset.contents_digest(directory)
+  plain["data"]["contents"] = dataset.contents_digest((train, val))
   check_expert(plain, expert_config, config.expert_checkpoint)
   # With the step: stage 1 may go on while this run is stopped.
   expert_step = checkpoints.step_of(config.expert_checkpoint)
