@@ -6,12 +6,9 @@ inference both call this module, so that training and use see the same crops.
 """
 
 import dataclasses
-from collections.abc import Iterable
 
 import cv2
 import numpy as np
-
-from w2l_jax.detectors import Detector
 
 # The one crop rule so far, written into records and checkpoints: the detector's
 # box, cut at whole pixels inside the frame and squashed to a square with
@@ -47,70 +44,6 @@ def iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
   area_a = (a[2] - a[0]) * (a[3] - a[1])
   area_b = (b[:, 2] - b[:, 0]) * (b[:, 3] - b[:, 1])
   return intersection / np.maximum(area_a + area_b - intersection, 1e-9)
-
-
-def track_face(
-  frames: Iterable[np.ndarray],
-  detector: Detector,
-  tracking: Tracking = Tracking(),  # noqa: B008 (frozen)
-) -> np.ndarray:
-  """Follows one face through a video: the largest one, until it is lost.
-
-  Args:
-    frames: BGR uint8, decoded one after the other; only the last is kept.
-    detector: finds boxes in one frame.
-    tracking: how.
-
-  Returns:
-    [T, 4] boxes, NaN where no face is followed: before the first detection,
-    after the last, in gaps longer than `max_missed` detections, and for at
-    least one frame where the face is replaced by another elsewhere (a cut).
-  """
-  keys: list[tuple[int, np.ndarray]] = []
-  count, frame = -1, None
-  for count, frame in enumerate(frames):  # noqa: B007
-    if count % tracking.every_frames == 0:
-      keys.append((count, detector(frame)))
-  # The last frame too, so that the end is not extrapolated.
-  if frame is not None and count % tracking.every_frames:
-    keys.append((count, detector(frame)))
-
-  boxes = np.full((count + 1, 4), np.nan, np.float32)
-  run: list[tuple[int, np.ndarray]] = []  # (frame, box) of the face followed
-
-  def finish():
-    if run:
-      times = [time for time, _ in run]
-      span = np.arange(times[0], times[-1] + 1)
-      found = np.array([box for _, box in run])
-      boxes[span] = np.stack(
-        [np.interp(span, times, found[:, i]) for i in range(4)], axis=1
-      )
-      # Another face right before: they must not read as one stretch.
-      if times[0] and np.isfinite(boxes[times[0] - 1, 0]):
-        boxes[times[0]] = np.nan
-      run.clear()
-
-  missed = 0
-  for time, found in keys:
-    found = found[found[:, 4] >= tracking.min_score][:, :4]
-    if run and len(found):
-      overlaps = iou(run[-1][1], found)
-      best = int(np.argmax(overlaps))
-      if overlaps[best] >= tracking.min_iou:
-        run.append((time, found[best]))
-        missed = 0
-        continue
-    missed += 1
-    if run and len(found) == 0 and missed <= tracking.max_missed:
-      continue
-    finish()
-    if len(found):
-      sizes = (found[:, 2] - found[:, 0]) * (found[:, 3] - found[:, 1])
-      run.append((time, found[int(np.argmax(sizes))]))
-      missed = 0
-  finish()
-  return boxes
 
 
 def runs(boxes: np.ndarray) -> list[slice]:
