@@ -89,6 +89,24 @@ def test_pads_are_top_bottom_left_right():
   np.testing.assert_array_equal(got, [[6, 19, 38, 42], [-3, 1, 11, 6]])
 
 
+def test_crop_rules():
+  boxes = np.array([[[10, 20, 30, 60]], [[np.nan] * 4]], np.float32)
+  np.testing.assert_array_equal(faces.cut_boxes(boxes, "box"), boxes)
+  got = faces.cut_boxes(boxes, "margin:0.25")
+  assert got.dtype == np.float32 and got.shape == boxes.shape
+  np.testing.assert_array_equal(got[0], [[5, 10, 35, 70]])
+  assert np.isnan(got[1]).all()
+
+
+@pytest.mark.parametrize(
+  "rule", ["", "boxes", "margin", "margin:", "margin:0", "margin:-1",
+           "margin:2", "margin:nan", "0.2"]
+)  # fmt: skip
+def test_what_is_no_crop_rule(rule):
+  with pytest.raises(ValueError, match=r"expected 'box'.*margin:0.2"):
+    faces.check_crop_rule(rule)
+
+
 # Crops.
 
 

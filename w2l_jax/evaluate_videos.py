@@ -159,9 +159,12 @@ def find_tracks(
   return tracks
 
 
-def face_crops(path: str, track: Track, size: int) -> Iterator[np.ndarray]:
+def face_crops(
+  path: str, track: Track, size: int, crop_rule: str
+) -> Iterator[np.ndarray]:
   """Yields a track's face crops [size, size, 3], as preparation cuts them."""
-  for frame, box in zip(_frames_of(path, track), track.boxes, strict=True):
+  boxes = faces.cut_boxes(track.boxes, crop_rule)
+  for frame, box in zip(_frames_of(path, track), boxes, strict=True):
     yield faces.crop(frame, box, size)
 
 
@@ -217,8 +220,11 @@ def _frames_of(path: str, track: Track) -> Iterator[np.ndarray]:
 class VideoJudges:
   """Every judge, with the pictures that it takes of a video."""
 
-  def __init__(self, judges: list, syncnet_pictures: str, padding: str):
-    """Args: judges of judges.py; one of SYNCNET_PICTURES; of audio.log_mel."""
+  def __init__(self, judges: list, syncnet_pictures: str, preparation: dict):
+    """Takes judges of judges.py, one of SYNCNET_PICTURES, and how to prepare.
+
+    Of `preparation`, a config's, the crop rule and audio padding are asked.
+    """
     if syncnet_pictures not in SYNCNET_PICTURES:
       raise ValueError(
         f"syncnet_pictures is {syncnet_pictures!r}, expected one of "
@@ -226,11 +232,12 @@ class VideoJudges:
       )
     self.judges = judges
     self._whole = syncnet_pictures == "whole"
-    self._padding = padding
+    self._padding = preparation["audio_padding"]
+    self._crop_rule = preparation["crop_rule"]
 
   def _pictures(self, judge, path: str, track: Track) -> Iterable[np.ndarray]:
     if judge.name != "syncnet":
-      return face_crops(path, track, judge.picture_size)
+      return face_crops(path, track, judge.picture_size, self._crop_rule)
     return (
       _frames_of(path, track) if self._whole else syncnet_crops(path, track)
     )

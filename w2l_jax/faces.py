@@ -10,10 +10,12 @@ import dataclasses
 import cv2
 import numpy as np
 
-# The one crop rule so far, written into records and checkpoints: the detector's
-# box, cut at whole pixels inside the frame and squashed to a square with
-# OpenCV's bilinear resize (original: preprocess.py).
+# The crop rule's name is written into records and checkpoints.  "box": the
+# detector's box, cut at whole pixels inside the frame and squashed to a square
+# with OpenCV's bilinear resize (original: preprocess.py).  "margin:0.2": the
+# same of the box with 0.2 of its width and height added on each side.
 CROP_RULE = "box"
+_MARGIN = "margin:"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,6 +71,39 @@ def smooth_boxes(boxes: np.ndarray, frames: int) -> np.ndarray:
     means = (sums[i + half + 1] - sums[i - half]) / (2 * half + 1)[:, None]
     smooth[run] = means
   return smooth
+
+
+def check_crop_rule(rule: str) -> None:
+  """Raises a ValueError if a name is not one of a crop rule."""
+  _margin(rule)
+
+
+def _margin(rule: str) -> float:
+  if rule == CROP_RULE:
+    return 0.0
+  try:
+    margin = float(rule.removeprefix(_MARGIN))
+  except ValueError:
+    margin = -1.0
+  if not rule.startswith(_MARGIN) or not 0 < margin <= 1:
+    raise ValueError(
+      f"the crop rule is {rule!r}, expected {CROP_RULE!r}, the original's, or "
+      f"as '{_MARGIN}0.2' a share of the box, up to 1, to be added on each side"
+    )
+  return margin
+
+
+def cut_boxes(boxes: np.ndarray, rule: str) -> np.ndarray:
+  """Returns what is cut out: detected boxes [..., 4] by the crop rule.
+
+  Raises:
+    ValueError: if there is no such rule.
+  """
+  margin = _margin(rule)
+  if not margin:
+    return boxes
+  sides = (boxes[..., 2:] - boxes[..., :2]) * margin
+  return boxes + np.concatenate([-sides, sides], axis=-1).astype(boxes.dtype)
 
 
 def pad_boxes(boxes: np.ndarray, pads: tuple[int, int, int, int]) -> np.ndarray:
