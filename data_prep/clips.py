@@ -13,7 +13,7 @@ import numpy as np
 
 from data_prep import face_tracks, records
 from data_prep.settings import SetAside, Settings
-from w2l_jax import audio, video, windows
+from w2l_jax import audio, faces, video, windows
 
 
 def make_records(
@@ -43,7 +43,9 @@ def make_records(
   try:
     if os.path.isdir(path):
       settings = dataclasses.replace(
-        settings, detector=face_tracks.CROPS_DETECTOR
+        settings,
+        detector=face_tracks.CROPS_DETECTOR,
+        crop_rule=faces.CROP_RULE,
       )
       with laps.lap("sound"):
         waveform = _sound(os.path.join(path, face_tracks.CROPS_SOUND))

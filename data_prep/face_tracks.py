@@ -165,11 +165,12 @@ def of_video(
     track.boxes = faces.smooth_boxes(
       track.boxes, settings.tracking.smooth_frames
     )
+  cut = [faces.cut_boxes(track.boxes, settings.crop_rule) for track in tracks]
   for i, frame in enumerate(laps.timed("decode", frames)):
     with laps.lap("crop"):
-      for track in tracks:
-        if 0 <= i - track.start < len(track.boxes):
-          box = track.boxes[i - track.start]
+      for track, boxes in zip(tracks, cut, strict=True):
+        if 0 <= i - track.start < len(boxes):
+          box = boxes[i - track.start]
           track.add(
             faces.crop(frame, box, settings.image_size), settings.jpeg_quality
           )

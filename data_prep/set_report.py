@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 
 from data_prep.clip_store import write_json
+from data_prep.settings import FATES
 from w2l_jax import dataset, windows
 
 # Records shown: spread over the splits, and the extremes of what is measured.
@@ -236,6 +237,20 @@ def _histogram(values: list[float], title: str, bins=24) -> str:
   )
 
 
+def offsets(report: dict) -> list[tuple[str, list[int]]]:
+  """Counts a sync.json's records by offset, and by FATES of settings."""
+  by_offset = collections.defaultdict(collections.Counter)
+  for row in report["records"]:
+    by_offset[row["offset"]][row["what"]] += 1
+  return [
+    (
+      "none" if offset is None else f"{offset:+d}",
+      [by_offset[offset][fate] for fate in FATES],
+    )
+    for offset in sorted(by_offset, key=lambda o: (o is None, o or 0))
+  ]
+
+
 def _sync(report: dict) -> str:
   """The offsets of a set that launch.filter_sync made."""
   if not report:
@@ -257,6 +272,11 @@ def _sync(report: dict) -> str:
     "<h2>Sync</h2><p>By the expert's own opinion, before filtering; least "
     f'confidence {least:.3f}.</p><div class="row">{plots}</div>'
     f"<table>{reasons}</table>"
+    "<details><summary>By offset, frames by which the pictures come too "
+    "late</summary><table><tr><th>offset</th>"
+    + "".join(f'<th class="n">{fate}</th>' for fate in FATES)
+    + f"</tr>{''.join(_row(name, *counts) for name, counts in offsets(report))}"
+    "</table></details>"
   )
 
 

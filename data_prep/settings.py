@@ -13,6 +13,8 @@ from w2l_jax import faces
 MIN_FRAMES = 16
 # `detector` begins with this where a folder gives the boxes.
 BOXES = "boxes:"
+# What becomes of a record that is judged by its sync (sync_filter.py).
+FATES = KEPT, SHIFTED, DROPPED = "kept", "shifted", "dropped"
 
 
 class SetAside(Exception):
@@ -28,7 +30,7 @@ class Settings:
     detector: what w2l_jax.detectors.make takes, or boxes:FOLDER.
     keep_faces: "largest" of those at the same time, or "all": then most
       faces are not who speaks, and the set is to be filtered by sync.
-    crop_rule: a name; faces.CROP_RULE is the only one.
+    crop_rule: of faces.cut_boxes.  Records hold boxes as they were detected.
     audio_padding: of w2l_jax.audio.log_mel.
     jpeg_quality: of the stored crops.
     max_frames: longer tracks become several records of equal length.  Training

@@ -9,6 +9,7 @@ import dataclasses
 import numpy as np
 
 from data_prep import records
+from data_prep.settings import DROPPED, KEPT, SHIFTED
 from w2l_jax import audio, dataset, judges, train_expert, windows
 from w2l_jax.evaluation import sync_metrics
 from w2l_jax.judges import Features
@@ -20,8 +21,6 @@ MAX_SHIFT = 15
 _MIN_PAIRS = 8
 # So many frames to either side of the best offset are its neighbours.
 _NEIGHBOURS = 3
-
-KEPT, SHIFTED, DROPPED = "kept", "shifted", "dropped"
 
 
 @dataclasses.dataclass(frozen=True)

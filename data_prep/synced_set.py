@@ -16,7 +16,7 @@ import tqdm
 
 from data_prep import prepare, records, set_report, sync_filter
 from data_prep.clip_store import write_json
-from data_prep.settings import MIN_FRAMES, Settings
+from data_prep.settings import FATES, MIN_FRAMES, Settings
 from w2l_jax import checkpoints, dataset
 
 REPORT_FILE = "sync.json"
@@ -142,13 +142,11 @@ def _examples(
 
 def table(report: dict) -> str:
   """Returns the table of offsets of a report of filter_set, as text."""
-  by_offset = collections.defaultdict(collections.Counter)
-  for row in report["records"]:
-    by_offset[row["offset"]][row["what"]] += 1
-  kinds = (sync_filter.KEPT, sync_filter.SHIFTED, sync_filter.DROPPED)
-  lines = ["offset  " + "".join(kind.rjust(9) for kind in kinds)]
-  for offset in sorted(by_offset, key=lambda o: (o is None, o or 0)):
-    name = "none" if offset is None else f"{offset:+d}"
-    counts = "".join(str(by_offset[offset][kind]).rjust(9) for kind in kinds)
-    lines.append(f"{name:>6}  {counts}")
-  return "\n".join(lines)
+  fates = "".join(fate.rjust(9) for fate in FATES)
+  return "\n".join(
+    [f"offset  {fates}"]
+    + [
+      f"{name:>6}  " + "".join(str(count).rjust(9) for count in counts)
+      for name, counts in set_report.offsets(report)
+    ]
+  )

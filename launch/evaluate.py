@@ -302,7 +302,7 @@ def _evaluate_videos(checkpoint, stage, plain, protocol, shown, outdir):
     chosen,
     make,
     evaluate_videos.VideoJudges(
-      found_judges, protocol.syncnet_pictures, preparation["audio_padding"]
+      found_judges, protocol.syncnet_pictures, preparation
     ),
     preparation,
     _protocol(protocol),

@@ -86,13 +86,13 @@ lip-sync has its best score at 0 for real clips, and lower ones away from it;
 where speech and lips have nothing to do with each other the curve is flat.</p>
 $curves
 <h2>Can the judges be believed?</h2>
-<p>Real clips with their speech moved by some frames to either side, or
-exchanged for another clip's. A score that can be believed gets worse with every
-step at first; further off it may swing around the score of exchanged speech:
-syllables follow each other in a rhythm, and clips of one kind pause at the same
-times. LSE-D and LSE-C take the best
-of all shifts, so they cannot see a lag of up to $max_shift frames; only
-exchanged speech tells.</p>
+<p>Real clips with their speech moved by some frames to either side, or its
+windows shuffled among clips. A score that can be believed gets worse with every
+step at first; further off it may swing around the score of what is unrelated:
+syllables follow each other in a rhythm. Exchanged for another clip's as it is,
+speech is no further off than that where clips speak and pause at the same
+times. LSE-D and LSE-C take the best of all shifts, so they cannot see a lag of
+up to $max_shift frames; only other speech tells.</p>
 $shifts
 $rocs
 <h2>Not scored</h2>
@@ -172,12 +172,18 @@ def _curves(curves: dict) -> str:
 def _shift_tests(tests: dict) -> str:
   parts = []
   for judge, scores in tests.items():
-    figure, panels = plt.subplots(1, len(scores), figsize=(12, 3))
+    figure, panels = plt.subplots(1, len(scores), figsize=(12, 3.2))
     for axes, (score, by_shift) in zip(panels, scores.items(), strict=True):
-      names = list(by_shift)
-      values = [by_shift[n] for n in names]
-      axes.plot(range(len(names)), values, marker="o", color="black")
-      axes.set_xticks(range(len(names)), [n[:4] for n in names], fontsize=8)
+      shifts = [s for s in evaluate_sync.SHIFTS if str(s) in by_shift]
+      values = [by_shift[str(s)] for s in shifts]
+      axes.plot(shifts, values, marker="o", color="black", label="moved")
+      for name, line, colour in (
+        (evaluate_sync.SHUFFLED, "--", "tab:red"),
+        (evaluate_sync.EXCHANGED, ":", "tab:orange"),
+      ):
+        if name in by_shift:
+          axes.axhline(by_shift[name], linestyle=line, color=colour, label=name)
+      axes.set_xlabel("frames", fontsize=8)
       better = evaluate_sync.HIGHER_IS_BETTER[score]
       until = evaluate_sync.falls_until(by_shift, better)
       seen = f"worse to {until}" if until != "0" else "sees no shift"
@@ -185,14 +191,22 @@ def _shift_tests(tests: dict) -> str:
         f"{score}\n{'higher' if better else 'lower'} is better\n{seen}",
         fontsize=8,
       )
-      axes.tick_params(axis="y", labelsize=8)
+      axes.tick_params(labelsize=8)
       _styled(axes, legend=False)
-    figure.tight_layout()
+    figure.legend(
+      *panels[0].get_legend_handles_labels(),
+      loc="lower center",
+      ncols=3,
+      frameon=False,
+      fontsize=8,
+    )
+    figure.tight_layout(rect=(0, 0.06, 1, 1))
     parts.append(
       _figure(
         html_page.svg(figure),
-        f"Real clips by {judge}: speech moved by so many frames; shuf: the "
-        "speech of another clip.",
+        f"Real clips by {judge}: speech moved by so many frames, either way; "
+        "shuffled: every window of speech is a random one of other clips; "
+        "exchanged: another clip's speech as it is.",
       )
     )
   return "".join(parts)

@@ -17,7 +17,7 @@ import sys
 from absl import app, flags, logging
 
 from data_prep import clips, prepare
-from w2l_jax import audio, dataset, detectors
+from w2l_jax import audio, dataset, detectors, faces
 
 _INPUT = flags.DEFINE_string("input", None, "Folder of videos.", required=True)
 _OUTPUT = flags.DEFINE_string(
@@ -47,6 +47,12 @@ _FACES = flags.DEFINE_enum(
   ["largest", "all"],
   "Which of several faces at the same time.  With all, filter the set by "
   "launch.filter_sync afterwards: most are not who speaks.",
+)
+_CROP_RULE = flags.DEFINE_string(
+  "crop_rule",
+  faces.CROP_RULE,
+  "What is cut out: box, as detected (the original's), or margin:0.2, with 0.2 "
+  "of its width and height added on each side.",
 )
 _PADDING = flags.DEFINE_enum(
   "audio_padding",
@@ -79,6 +85,10 @@ def main(argv):
   if len(argv) > 1:
     raise app.UsageError(f"unexpected argument {argv[1]!r}; flags are --name=")
   try:
+    faces.check_crop_rule(_CROP_RULE.value)
+  except ValueError as e:
+    sys.exit(f"error: --crop_rule: {e}")
+  try:
     report = prepare.prepare(
       _INPUT.value,
       _OUTPUT.value,
@@ -86,6 +96,7 @@ def main(argv):
         image_size=_SIZE.value,
         detector=_DETECTOR.value,
         keep_faces=_FACES.value,
+        crop_rule=_CROP_RULE.value,
         audio_padding=_PADDING.value,
       ),
       splits_folder=_SPLITS.value,

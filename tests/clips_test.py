@@ -237,6 +237,21 @@ def test_of_two_faces_the_larger_unless_all_are_wanted(tmp_path):
     np.testing.assert_array_equal(record.mel, records[0].mel)
 
 
+def test_a_margin_is_cut_out_and_not_in_the_boxes(good):
+  path, _, whole = good
+  settings = dataclasses.replace(SETTINGS, crop_rule="margin:0.2")
+  (record,) = clips.make_records(str(path.parent), path.name, "a", settings)
+  np.testing.assert_array_equal(record.boxes, whole.boxes)
+  x1, y1, x2, y2 = record.boxes[0]
+  width, height = 0.2 * (x2 - x1), 0.2 * (y2 - y1)
+  box = np.array([x1 - width, y1 - height, x2 + width, y2 + height])
+  expected = cut(decode_video(path)[0], box)
+  error = np.abs(decode_jpeg(record.frames[0]).astype(int) - expected)
+  assert error.mean() < 4
+  assert np.abs(decode_jpeg(whole.frames[0]).astype(int) - expected).mean() > 8
+  assert "margin:0.2" in record.settings
+
+
 def test_long_tracks_become_records_of_equal_length(good):
   path, _, whole = good
   settings = dataclasses.replace(SETTINGS, max_frames=16)

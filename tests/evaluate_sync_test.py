@@ -101,7 +101,9 @@ def test_shift_test_and_roc():
   found = results.shift_tests["expert"]
   assert set(found) == set(evaluate_sync.SCORES)
   for score in ("similarity", "distance_in_place", "confidence_in_place"):
-    assert list(found[score]) == ["0", "1", "2", "3", "5", "10", "shuffled"]
+    assert list(found[score]) == [
+      "0", "1", "2", "3", "5", "10", "shuffled", "exchanged",
+    ]  # fmt: skip
     better = evaluate_sync.HIGHER_IS_BETTER[score]
     assert evaluate_sync.falls_until(found[score], better) in (
       "5",
@@ -112,6 +114,7 @@ def test_shift_test_and_roc():
   lse_d = found["lse_d"]
   assert lse_d["10"] == pytest.approx(lse_d["0"], rel=0.05)
   assert lse_d["shuffled"] > 1.5 * lse_d["0"]
+  assert lse_d["exchanged"] > 1.5 * lse_d["0"]
   roc = results.rocs["expert"]
   assert roc["area"] > 0.95 and roc["area_all"] > 0.95
   assert roc["false"][0] == 0 and roc["true"][-1] == 1
@@ -135,7 +138,41 @@ def test_moved_speech_is_scored_as_moved():
   ):
     expected = np.mean([getattr(s, name) for s in sides])
     assert found[score]["3"] == pytest.approx(expected)
-  assert "shuffled" not in found["lse_d"]  # There is no other clip.
+  # There is no other clip.
+  assert not {"shuffled", "exchanged"} & set(found["lse_d"])
+
+
+def test_shuffled_is_unrelated_where_exchanged_is_not():
+  """Clips of one rhythm, each with something of its own."""
+  rng = np.random.default_rng(0)
+  n = 60
+  rhythm = 3 * np.sin(np.arange(n) / 3)[:, None] * np.ones(8)
+  test = evaluate_sync.ShiftTest(PROTOCOL)
+  for _ in range(12):
+    own = rng.normal(size=(n, 8))
+    lips, speech = (rhythm + own + rng.normal(size=(n, 8)) for _ in range(2))
+    test.add(Features(lips, speech, np.ones(n, bool)))
+  for score in ("similarity", "distance_in_place"):
+    found = test.means()[score]
+    sign = 1 if evaluate_sync.HIGHER_IS_BETTER[score] else -1
+    assert sign * found["0"] > sign * found["exchanged"]
+    assert sign * found["exchanged"] > sign * found["shuffled"]
+  assert test.means()["similarity"]["shuffled"] == pytest.approx(0, abs=0.1)
+
+
+def test_what_clips_are_shuffled_with():
+  """Those before it, not itself: a clip alone has no such score."""
+  a, b = (
+    Features(np.eye(9)[[i] * 20], np.eye(9)[[i] * 20], np.ones(20, bool))
+    for i in (0, 1)
+  )
+  test = evaluate_sync.ShiftTest(PROTOCOL)
+  test.add(a)
+  assert "shuffled" not in test.means()["similarity"]
+  test.add(b)
+  assert test.means()["similarity"]["shuffled"] == 0
+  test.add(a)  # Half of what is drawn is a's.
+  assert 0.1 < test.means()["similarity"]["shuffled"] < 0.4
 
 
 def test_clips_shorter_than_a_shift():

@@ -11,7 +11,12 @@ from w2l_jax.evaluate_sync import Protocol
 from w2l_jax.judges import Features
 from w2l_jax.pairs import Pair
 
-PREPARATION = {"detector": "mtcnn", "tracking": dict(vars(faces.Tracking()))}
+PREPARATION = {
+  "detector": "mtcnn",
+  "tracking": dict(vars(faces.Tracking())),
+  "audio_padding": "reflect",
+  "crop_rule": "box",
+}
 
 
 class Colours:
@@ -35,7 +40,7 @@ def evaluate(folder, pairs, make=None, shown=0, min_frames=20):
     str(folder),
     pairs,
     make,
-    evaluate_videos.VideoJudges([Colours()], "tracked", "reflect"),
+    evaluate_videos.VideoJudges([Colours()], "tracked", PREPARATION),
     PREPARATION,
     Protocol(shown=shown, min_frames=min_frames),
     lambda *args: show.append(args),
@@ -134,11 +139,13 @@ def test_tracks_are_what_preparation_finds(video_folder):
     path, "mtcnn", SETTINGS.tracking, min_frames=20
   )
   assert track.frames == slice(0, 50)
-  crops = list(evaluate_videos.face_crops(path, track, 24))
   frames = list(video.frames_at_rate(path, 25))
-  for i in (0, 49):
-    expected = faces.crop(frames[i], track.boxes[i], 24)
-    np.testing.assert_array_equal(crops[i], expected)
+  for rule in ("box", "margin:0.1"):
+    crops = list(evaluate_videos.face_crops(path, track, 24, rule))
+    boxes = faces.cut_boxes(track.boxes, rule)
+    for i in (0, 49):
+      expected = faces.crop(frames[i], boxes[i], 24)
+      np.testing.assert_array_equal(crops[i], expected)
 
 
 def test_syncnet_crop():
@@ -175,8 +182,8 @@ def test_whole_frames_or_tracked_faces(video_folder):
 
   for word, shape in (("whole", (256, 256, 3)), ("tracked", (224, 224, 3))):
     judge = Syncnet()
-    asked = evaluate_videos.VideoJudges([judge], word, "reflect")
+    asked = evaluate_videos.VideoJudges([judge], word, PREPARATION)
     asked(path, track, babble(1.0))
     assert judge.seen == (shape, 25)
   with pytest.raises(ValueError, match="expected one of"):
-    evaluate_videos.VideoJudges([], "other", "reflect")
+    evaluate_videos.VideoJudges([], "other", PREPARATION)

@@ -12,6 +12,7 @@ BOX = np.array([20.0, 30, 60, 80])
 FAR = np.array([100.0, 10, 150, 70])
 PREPARATION = {
   "detector": "scripted",
+  "crop_rule": "box",
   "tracking": {
     "every_frames": 1, "min_score": 0.9, "min_iou": 0.3, "max_missed": 2,
     "smooth_frames": 5,
@@ -56,6 +57,15 @@ def test_boxes_are_smoothed_and_padded(monkeypatch):
   assert (found.tracks == 0).all() and found.scenes == 1
   found = find(monkeypatch, 30, lambda i: [BOX + noise[i]], smooth=False)
   np.testing.assert_array_equal(found.boxes[:, 0], raw)
+
+
+def test_the_crop_rule_comes_before_pads(monkeypatch):
+  """What is drawn is what training cut out, and what the user adds."""
+  monkeypatch.setitem(PREPARATION, "crop_rule", "margin:0.1")
+  found = find(monkeypatch, 9, lambda i: [BOX], pads=(1, 2, 3, 4))
+  np.testing.assert_allclose(
+    found.boxes[:, 0], np.tile(BOX + [-7, -6, 8, 7], (9, 1)), atol=1e-4
+  )
 
 
 def test_no_more_frames_than_are_needed(monkeypatch):

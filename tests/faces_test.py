@@ -1,4 +1,4 @@
-"""Tracking with scripted detectors, smoothing, crops and pasting."""
+"""Stretches of boxes, smoothing, crops and pasting."""
 
 import cv2
 import numpy as np
@@ -7,211 +7,6 @@ import pytest
 from w2l_jax import faces
 
 BOX = np.array([20.0, 30.0, 60.0, 80.0])
-FAR = np.array([200.0, 10.0, 230.0, 40.0])
-
-
-class Scripted:
-  """A detector that says what a script has for the frame's number."""
-
-  def __init__(self, script):
-    self.script = script
-    self.calls = []
-
-  def __call__(self, frame):
-    number = int(frame[0, 0, 0])
-    self.calls.append(number)
-    found = self.script(number)
-    rows = [(*box, score) for box, score in found]
-    return np.array(rows, np.float32).reshape(-1, 5)
-
-
-def frames(count):
-  for i in range(count):
-    yield np.full((4, 6, 3), i, np.uint8)
-
-
-def track(count, script, **tracking):
-  detector = Scripted(script)
-  boxes = faces.track_face(frames(count), detector, faces.Tracking(**tracking))
-  assert boxes.shape == (count, 4)
-  assert boxes.dtype == np.float32
-  # A box is whole or missing.
-  missing = np.isnan(boxes)
-  assert (missing.all(axis=1) == missing.any(axis=1)).all()
-  return boxes, detector.calls
-
-
-def has_box(boxes) -> list[int]:
-  return np.flatnonzero(np.isfinite(boxes[:, 0])).tolist()
-
-
-# Tracking.
-
-
-@pytest.mark.parametrize("every", [1, 3, 5, 50])
-@pytest.mark.parametrize("count", [1, 2, 11, 23])
-def test_a_face_at_rest(count, every):
-  boxes, calls = track(count, lambda i: [(BOX, 0.99)], every_frames=every)
-  assert (boxes == BOX).all()
-  # The detector sees every so many frames, and the last, each once.
-  assert calls == sorted({*range(0, count, every), count - 1})
-
-
-@pytest.mark.parametrize("every", [1, 4, 5])
-def test_linear_movement_is_interpolated_exactly(every):
-  speed = np.array([1.5, -0.5, 1.0, 0.25])
-  boxes, _ = track(23, lambda i: [(BOX + i * speed, 0.99)], every_frames=every)
-  expected = BOX + np.arange(23)[:, None] * speed
-  np.testing.assert_allclose(boxes, expected, atol=1e-4)
-
-
-@pytest.mark.parametrize(("missed", "kept"), [(1, True), (2, True), (3, False)])
-@pytest.mark.parametrize("every", [1, 5])
-def test_gaps(missed, kept, every):
-  """Detections fail from the third on, `missed` times in a row."""
-  gone = {every * k for k in range(3, 3 + missed)}
-  count = every * (8 + missed) + 1
-  boxes, _ = track(
-    count,
-    lambda i: [] if i in gone else [(BOX + 0.1 * i, 0.99)],
-    every_frames=every,
-    max_missed=2,
-  )
-  before, after = 2 * every, (3 + missed) * every
-  expected = BOX + 0.1 * np.arange(count)[:, None]
-  if not kept:
-    expected[before + 1 : after] = np.nan
-  np.testing.assert_allclose(boxes, expected, atol=1e-4)
-
-
-def test_misses_are_counted_anew_after_a_hit():
-  seen = {0, 3, 6, 9}
-  boxes, _ = track(
-    10,
-    lambda i: [(BOX, 0.99)] if i in seen else [],
-    every_frames=1,
-    max_missed=2,
-  )
-  assert (boxes == BOX).all()
-  boxes, _ = track(
-    10,
-    lambda i: [(BOX, 0.99)] if i in seen else [],
-    every_frames=1,
-    max_missed=1,
-  )
-  assert has_box(boxes) == [0, 3, 6, 9]
-
-
-@pytest.mark.parametrize("every", [1, 2, 5])
-@pytest.mark.parametrize("cut", [10, 13, 20])
-def test_a_cut_is_a_break(every, cut):
-  """From frame `cut` on another face elsewhere: two stretches, no mixing."""
-  boxes, calls = track(
-    31, lambda i: [(BOX if i < cut else FAR, 0.99)], every_frames=every
-  )
-  last = max(i for i in calls if i < cut)
-  first = min(i for i in calls if i >= cut)
-  assert (boxes[: last + 1] == BOX).all()
-  assert (boxes[first + 1 :] == FAR).all()
-  # At least one frame, at most what lies between the detections.
-  broken = sorted(set(range(31)) - set(has_box(boxes)))
-  assert 1 <= len(broken) <= max(1, every - 1)
-  assert last < broken[0]
-  assert broken[-1] <= first
-  assert len(faces.runs(boxes)) == 2
-  smooth = faces.smooth_boxes(boxes, 11)
-  np.testing.assert_array_equal(smooth, boxes)
-
-
-def test_a_cut_before_the_last_frame():
-  boxes, _ = track(12, lambda i: [(BOX if i < 11 else FAR, 0.99)])
-  assert (boxes[:11] == BOX).all()
-  assert not (boxes[11] == BOX).all()
-  assert len(faces.runs(np.concatenate([boxes, boxes[-1:]]))) <= 2
-
-
-def test_flicker_between_two_places_never_joins_them():
-  boxes, _ = track(9, lambda i: [(BOX if i % 2 else FAR, 0.99)], every_frames=1)
-  for run in faces.runs(boxes):
-    part = boxes[run]
-    assert (part == part[0]).all()
-
-
-def test_a_face_that_comes_late_and_goes():
-  boxes, _ = track(40, lambda i: [(BOX, 0.99)] if 8 <= i < 27 else [])
-  # Every fifth frame is looked at: 10 is the first, 25 the last that has one.
-  assert has_box(boxes) == list(range(10, 26))
-  assert (boxes[10:26] == BOX).all()
-
-
-def test_a_face_in_the_last_frame_only():
-  boxes, _ = track(14, lambda i: [(BOX, 0.99)] if i == 13 else [])
-  assert has_box(boxes) == [13]
-
-
-@pytest.mark.parametrize("every", [1, 5])
-@pytest.mark.parametrize("large_first", [True, False])
-def test_the_largest_of_two_faces_is_followed(every, large_first):
-  """And goes on being followed, though the other one grows past it."""
-
-  def script(i):
-    small = np.array([150.0, 20, 170, 45]) + [-i, -i / 2, i, 2.0 * i]
-    # The smaller one is the surer.
-    both = [(BOX + i / 4, 0.95), (small, 0.99)]
-    return both if large_first else both[::-1]
-
-  boxes, _ = track(26, script, every_frames=every)
-  expected = BOX + np.arange(26)[:, None] / 4
-  np.testing.assert_allclose(boxes, expected, atol=1e-4)
-
-
-def test_the_better_of_two_overlapping_boxes_is_taken():
-  def script(i):
-    if i == 0:
-      return [(BOX, 0.99)]
-    # A larger box that overlaps less.
-    return [(BOX + [-10, -10, 10, 10], 0.99), (BOX + 1, 0.95)]
-
-  boxes, _ = track(2, script, every_frames=1)
-  np.testing.assert_array_equal(boxes[1], BOX + 1)
-
-
-def test_a_little_overlap_is_another_face():
-  # Half of each box is shared: a third of their union.
-  moved = BOX + [20.0, 0, 20, 0]
-  for min_iou, stretches in ((0.3, 1), (0.35, 2)):
-    boxes, _ = track(
-      20,
-      lambda i: [(BOX if i < 10 else moved, 0.99)],
-      every_frames=1,
-      min_iou=min_iou,
-    )
-    assert len(faces.runs(boxes)) == stretches
-
-
-def test_unsure_detections_are_ignored():
-  def script(i):
-    return [(FAR * 2, 0.5), (BOX, 0.9001 if i < 10 else 0.85)]
-
-  boxes, _ = track(30, script, min_score=0.9)
-  assert has_box(boxes) == list(range(6))
-  assert (boxes[:6] == BOX).all()
-
-
-@pytest.mark.parametrize("every", [1, 5])
-def test_no_face_at_all(every):
-  boxes, calls = track(13, lambda i: [], every_frames=every)
-  assert np.isnan(boxes).all()
-  assert calls[-1] == 12
-  assert faces.runs(boxes) == []
-  assert np.isnan(faces.smooth_boxes(boxes, 11)).all()
-
-
-def test_an_empty_video():
-  boxes, calls = track(0, lambda i: [(BOX, 0.99)])
-  assert calls == []
-  assert faces.runs(boxes) == []
-  assert faces.smooth_boxes(boxes, 11).shape == (0, 4)
 
 
 def test_iou():
@@ -292,6 +87,24 @@ def test_pads_are_top_bottom_left_right():
   got = faces.pad_boxes(boxes, (1, 2, 4, 8))
   assert got.dtype == np.float32
   np.testing.assert_array_equal(got, [[6, 19, 38, 42], [-3, 1, 11, 6]])
+
+
+def test_crop_rules():
+  boxes = np.array([[[10, 20, 30, 60]], [[np.nan] * 4]], np.float32)
+  np.testing.assert_array_equal(faces.cut_boxes(boxes, "box"), boxes)
+  got = faces.cut_boxes(boxes, "margin:0.25")
+  assert got.dtype == np.float32 and got.shape == boxes.shape
+  np.testing.assert_array_equal(got[0], [[5, 10, 35, 70]])
+  assert np.isnan(got[1]).all()
+
+
+@pytest.mark.parametrize(
+  "rule", ["", "boxes", "margin", "margin:", "margin:0", "margin:-1",
+           "margin:2", "margin:nan", "0.2"]
+)  # fmt: skip
+def test_what_is_no_crop_rule(rule):
+  with pytest.raises(ValueError, match=r"expected 'box'.*margin:0.2"):
+    faces.check_crop_rule(rule)
 
 
 # Crops.

@@ -78,6 +78,7 @@ def test_kept_shifted_and_dropped(data_dir, tmp_path, monkeypatch):
   text = synced_set.table(report)
   assert re.search(r"\+3 +0 +1 +0", text) and re.search(r"none +0 +0 +1", text)
   page = (output / "report.html").read_text()
+  assert '<td>+3</td><td class="n">0</td><td class="n">1</td>' in page
   assert "offset, frames" in page and "dropped: confidence too low" in page
 
 

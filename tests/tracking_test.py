@@ -55,26 +55,89 @@ def seen(track):
 
 @pytest.mark.parametrize("every", [1, 3, 5, 50])
 @pytest.mark.parametrize("count", [1, 2, 11, 23])
-def test_one_face_as_data_preparation_sees_it(count, every):
-  """The same frames looked at, the same boxes."""
-  speed = np.array([1.5, -0.5, 1.0, 0.25])
-
-  def script(i):
-    return [] if i in (5, 10) else [(BOX + i * speed, 0.99)]
-
-  scenes, calls = run(count, script, every_frames=every)
-  frames = (np.full((4, 6, 3), i, np.uint8) for i in range(count))
-  detector = lambda f: np.array(  # noqa: E731
-    [[*b, s] for b, s in script(int(f[0, 0, 0]))], np.float32
-  ).reshape(-1, 5)
-  expected = faces.track_face(
-    frames, detector, faces.Tracking(every_frames=every)
+def test_one_face_that_moves(count, every):
+  """Boxes between two looks are interpolated; the last frame is looked at."""
+  speed = np.array([0.75, -0.25, 0.5, 0.125])
+  scenes, calls = run(
+    count, lambda i: [(BOX + i * speed, 0.99)], every_frames=every
   )
   assert calls == sorted({*range(0, count, every), count - 1})
-  found = np.full((count, 4), np.nan, np.float32)
+  (track,) = scenes[0].tracks
+  assert seen(track) == (0, count)
+  expected = BOX + np.arange(count)[:, None] * speed
+  np.testing.assert_allclose(track.boxes(), expected, atol=1e-4)
+
+
+def test_misses_are_counted_anew_after_a_hit():
+  def script(i):
+    return [(BOX, 0.99)] if i in (0, 3, 6, 9) else []
+
+  scenes, _ = run(10, script, every_frames=1, max_missed=2)
+  assert [seen(t) for t in scenes[0].tracks] == [(0, 10)]
+  scenes, _ = run(10, script, every_frames=1, max_missed=1)
+  assert [seen(t) for t in scenes[0].tracks] == [
+    (0, 1), (3, 4), (6, 7), (9, 10)
+  ]  # fmt: skip
+
+
+@pytest.mark.parametrize("every", [1, 2, 5])
+@pytest.mark.parametrize("cut", [10, 13, 20])
+def test_a_jump_that_is_no_cut_ends_a_track(every, cut):
+  """From frame `cut` on another face elsewhere: two tracks, no mixing."""
+  scenes, calls = run(
+    31, lambda i: [(BOX if i < cut else FAR, 0.99)], every_frames=every
+  )
+  last = max(i for i in calls if i < cut)
+  first = min(i for i in calls if i >= cut)
+  before, after = scenes[0].tracks
+  assert (before.boxes() == BOX).all() and seen(before) == (0, last + 1)
+  assert (after.boxes() == FAR).all() and seen(after) == (first, 31)
+
+
+def test_flicker_between_two_places_never_joins_them():
+  scenes, _ = run(9, lambda i: [(BOX if i % 2 else FAR, 0.99)], every_frames=1)
   for track in scenes[0].tracks:
-    found[track.start : track.stop] = track.boxes()
-  np.testing.assert_array_equal(found, expected)
+    assert (track.boxes() == track.found[0]).all()
+
+
+def test_a_face_that_comes_late_and_goes():
+  # Every fifth frame is looked at: 10 is the first, 25 the last that has one.
+  scenes, _ = run(40, lambda i: [(BOX, 0.99)] if 8 <= i < 27 else [])
+  assert [seen(t) for t in scenes[0].tracks] == [(10, 26)]
+  scenes, _ = run(14, lambda i: [(BOX, 0.99)] if i == 13 else [])
+  assert [seen(t) for t in scenes[0].tracks] == [(13, 14)]
+
+
+def test_the_better_of_two_overlapping_boxes_is_taken():
+  def script(i):
+    if i == 0:
+      return [(BOX, 0.99)]
+    # One that overlaps less, though it is the surer.
+    return [(BOX + [-18, 0, -18, 0], 0.99), (BOX + 1, 0.95)]
+
+  scenes, _ = run(2, script, every_frames=1)
+  np.testing.assert_array_equal(scenes[0].tracks[0].boxes()[1], BOX + 1)
+
+
+def test_a_little_overlap_is_another_face():
+  # Half of each box is shared: a third of their union.
+  moved = BOX + [20.0, 0, 20, 0]
+  for min_iou, tracks in ((0.3, 1), (0.35, 2)):
+    scenes, _ = run(
+      20,
+      lambda i: [(BOX if i < 10 else moved, 0.99)],
+      every_frames=1,
+      min_iou=min_iou,
+    )
+    assert len(scenes[0].tracks) == tracks
+
+
+def test_unsure_detections_are_ignored():
+  def script(i):
+    return [(FAR * 2, 0.5), (BOX, 0.9001 if i < 10 else 0.85)]
+
+  scenes, _ = run(30, script, min_score=0.9)
+  assert [seen(t) for t in scenes[0].tracks] == [(0, 6)]
 
 
 def test_empty():

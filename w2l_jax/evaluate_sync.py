@@ -4,6 +4,7 @@ Features come from judges.py; which clips are judged is evaluate_split.py's and
 evaluate_videos.py's matter.
 """
 
+import collections
 import dataclasses
 
 import numpy as np
@@ -13,9 +14,15 @@ from w2l_jax.evaluation.results import Results
 from w2l_jax.judges import Features
 
 # Frames by which the speech of real clips is moved to see whether a judge's
-# scores fall with it; "shuffled": the speech of another clip.
+# scores fall with it.  "shuffled": every window of speech is a random one of
+# other clips.  "exchanged": another clip's speech as it is, which is no step
+# further than "shuffled" where clips speak and pause at the same times.
 SHIFTS = (0, 1, 2, 3, 5, 10)
-SHUFFLED = "shuffled"
+SHUFFLED, EXCHANGED = "shuffled", "exchanged"
+# Windows are shuffled among those of so many clips, so that memory is flat, and
+# so often, so that chance counts for less.
+_SHUFFLED_CLIPS = 20
+_SHUFFLES = 4
 SCORES = (
   "similarity",
   "distance_in_place",
@@ -133,10 +140,13 @@ class ShiftTest:
   def __init__(self, protocol: Protocol):
     self._protocol = protocol
     self._found: dict = {}
-    self._previous: Features | None = None
+    self._earlier: collections.deque[Features] = collections.deque(
+      maxlen=_SHUFFLED_CLIPS
+    )
+    self._rng = np.random.default_rng(0)
 
   def add(self, features: Features) -> None:
-    """Scores one clip with its speech moved, and with the last clip's."""
+    """Scores one clip with its speech moved, and with that of earlier clips."""
     n = len(features)
     for shift in SHIFTS:
       if n - shift < 1:
@@ -153,14 +163,22 @@ class ShiftTest:
           for lips, s in sides
         ],
       )
-    if self._previous is not None:
-      m = min(n, len(self._previous))
-      other = self._previous
+    if self._earlier:
+      speech, has_speech = (
+        np.concatenate([getattr(f, name) for f in self._earlier])
+        for name in ("speech", "has_speech")
+      )
+      drawn = self._rng.integers(len(speech), size=(_SHUFFLES, n))
       self._score(
-        SHUFFLED,
+        SHUFFLED, [(features.lips, speech[i], has_speech[i]) for i in drawn]
+      )
+      other = self._earlier[-1]
+      m = min(n, len(other))
+      self._score(
+        EXCHANGED,
         [(features.lips[:m], other.speech[:m], other.has_speech[:m])],
       )
-    self._previous = features
+    self._earlier.append(features)
 
   def _score(self, name, sides) -> None:
     each = [scores(*side, self._protocol)[0] for side in sides]

@@ -16,7 +16,15 @@ import numpy as np
 import scipy.signal
 import tqdm
 
-from w2l_jax import audio, detectors, evaluate_sync, faces, video, windows
+from w2l_jax import (
+  audio,
+  detectors,
+  evaluate_sync,
+  faces,
+  tracking,
+  video,
+  windows,
+)
 from w2l_jax.evaluate_sync import Protocol
 from w2l_jax.evaluation.results import Results
 from w2l_jax.judges import Features
@@ -111,35 +119,52 @@ def _have_sound(path: str) -> bool:
 
 
 def find_tracks(
-  path: str, detector: str, tracking: faces.Tracking, min_frames: int
+  path: str, detector: str, how: faces.Tracking, min_frames: int
 ) -> list[Track]:
-  """Finds the faces of a video at 25 frames a second.
+  """Follows the face that launch.lipsync draws, at 25 frames a second.
+
+  In every scene the largest by area and time; where it is lost in between, or
+  the scene ends, a track does.
 
   Raises:
     MediaError: if there is none for long enough.
   """
-  found = faces.track_face(
-    video.frames_at_rate(path, windows.FPS), detectors.make(detector), tracking
-  )
-  boxes = faces.smooth_boxes(found, tracking.smooth_frames)
-  if len(boxes) < min_frames:
+  shape, count, longest, tracks = [], 0, 0, []
+
+  def frames():
+    for frame in video.frames_at_rate(path, windows.FPS):
+      shape[:] = frame.shape[:2]
+      yield frame
+
+  for scene in tracking.scenes(
+    frames(), detectors.make(detector), how, exact_ends=True
+  ):
+    count = scene.stop
+    chosen = tracking.choose(scene, "largest", *shape)
+    for track in sorted(chosen, key=lambda t: t.start):
+      frame_count = track.stop - track.start
+      longest = max(longest, frame_count)
+      if frame_count >= min_frames:
+        boxes = faces.smooth_boxes(track.boxes(), how.smooth_frames)
+        tracks.append(Track(slice(track.start, track.stop), boxes))
+  if count < min_frames:
     raise video.MediaError(
-      f"{path}: has {len(boxes)} frames, fewer than {min_frames}"
+      f"{path}: has {count} frames, fewer than {min_frames}"
     )
-  runs = faces.runs(boxes)
-  tracks = [Track(r, boxes[r]) for r in runs if r.stop - r.start >= min_frames]
   if not tracks:
-    longest = max([r.stop - r.start for r in runs], default=0)
     raise video.MediaError(
       f"{path}: no face in {min_frames} frames on end (the longest track has "
-      f"{longest} of {len(boxes)})"
+      f"{longest} of {count})"
     )
   return tracks
 
 
-def face_crops(path: str, track: Track, size: int) -> Iterator[np.ndarray]:
+def face_crops(
+  path: str, track: Track, size: int, crop_rule: str
+) -> Iterator[np.ndarray]:
   """Yields a track's face crops [size, size, 3], as preparation cuts them."""
-  for frame, box in zip(_frames_of(path, track), track.boxes, strict=True):
+  boxes = faces.cut_boxes(track.boxes, crop_rule)
+  for frame, box in zip(_frames_of(path, track), boxes, strict=True):
     yield faces.crop(frame, box, size)
 
 
@@ -195,8 +220,11 @@ def _frames_of(path: str, track: Track) -> Iterator[np.ndarray]:
 class VideoJudges:
   """Every judge, with the pictures that it takes of a video."""
 
-  def __init__(self, judges: list, syncnet_pictures: str, padding: str):
-    """Args: judges of judges.py; one of SYNCNET_PICTURES; of audio.log_mel."""
+  def __init__(self, judges: list, syncnet_pictures: str, preparation: dict):
+    """Takes judges of judges.py, one of SYNCNET_PICTURES, and how to prepare.
+
+    Of `preparation`, a config's, the crop rule and audio padding are asked.
+    """
     if syncnet_pictures not in SYNCNET_PICTURES:
       raise ValueError(
         f"syncnet_pictures is {syncnet_pictures!r}, expected one of "
@@ -204,11 +232,12 @@ class VideoJudges:
       )
     self.judges = judges
     self._whole = syncnet_pictures == "whole"
-    self._padding = padding
+    self._padding = preparation["audio_padding"]
+    self._crop_rule = preparation["crop_rule"]
 
   def _pictures(self, judge, path: str, track: Track) -> Iterable[np.ndarray]:
     if judge.name != "syncnet":
-      return face_crops(path, track, judge.picture_size)
+      return face_crops(path, track, judge.picture_size, self._crop_rule)
     return (
       _frames_of(path, track) if self._whole else syncnet_crops(path, track)
     )
@@ -286,11 +315,10 @@ def evaluate(
   results = Results()
   tests = evaluate_sync.JudgeTests(judges.judges, protocol)
   tested, shown_so_far = set(), 0
-  tracking = faces.Tracking(**preparation["tracking"])
+  how = faces.Tracking(**preparation["tracking"])
 
   def tracks_of(path):
-    detector = preparation["detector"]
-    return find_tracks(path, detector, tracking, protocol.min_frames)
+    return find_tracks(path, preparation["detector"], how, protocol.min_frames)
 
   def own(variant, path, name):
     """A video beside its own sound: (variant, track, features) of each."""

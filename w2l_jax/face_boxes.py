@@ -48,7 +48,7 @@ def find(
     pictures: the video or photo.
     needed: how many frames are looked at, at most; None: all.
     options: whose faces, and how.
-    preparation: of the checkpoint's config: detector and tracking.
+    preparation: of the checkpoint's config: detector, tracking and crop rule.
     clock: times "decode" and "detect".
     progress: whether a bar is shown.
 
@@ -77,6 +77,7 @@ def find(
     how = faces.Tracking(**preparation["tracking"])
     found = _tracked(shown, pictures.name, detector, how, options, pictures.fps)
     _check(found.boxes, pictures, options.no_face)
+    found.boxes = faces.cut_boxes(found.boxes, preparation["crop_rule"])
     found.boxes = faces.pad_boxes(found.boxes, options.pads)
     return found
 

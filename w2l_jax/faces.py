@@ -6,17 +6,16 @@ inference both call this module, so that training and use see the same crops.
 """
 
 import dataclasses
-from collections.abc import Iterable
 
 import cv2
 import numpy as np
 
-from w2l_jax.detectors import Detector
-
-# The one crop rule so far, written into records and checkpoints: the detector's
-# box, cut at whole pixels inside the frame and squashed to a square with
-# OpenCV's bilinear resize (original: preprocess.py).
+# The crop rule's name is written into records and checkpoints.  "box": the
+# detector's box, cut at whole pixels inside the frame and squashed to a square
+# with OpenCV's bilinear resize (original: preprocess.py).  "margin:0.2": the
+# same of the box with 0.2 of its width and height added on each side.
 CROP_RULE = "box"
+_MARGIN = "margin:"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,70 +48,6 @@ def iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
   return intersection / np.maximum(area_a + area_b - intersection, 1e-9)
 
 
-def track_face(
-  frames: Iterable[np.ndarray],
-  detector: Detector,
-  tracking: Tracking = Tracking(),  # noqa: B008 (frozen)
-) -> np.ndarray:
-  """Follows one face through a video: the largest one, until it is lost.
-
-  Args:
-    frames: BGR uint8, decoded one after the other; only the last is kept.
-    detector: finds boxes in one frame.
-    tracking: how.
-
-  Returns:
-    [T, 4] boxes, NaN where no face is followed: before the first detection,
-    after the last, in gaps longer than `max_missed` detections, and for at
-    least one frame where the face is replaced by another elsewhere (a cut).
-  """
-  keys: list[tuple[int, np.ndarray]] = []
-  count, frame = -1, None
-  for count, frame in enumerate(frames):  # noqa: B007
-    if count % tracking.every_frames == 0:
-      keys.append((count, detector(frame)))
-  # The last frame too, so that the end is not extrapolated.
-  if frame is not None and count % tracking.every_frames:
-    keys.append((count, detector(frame)))
-
-  boxes = np.full((count + 1, 4), np.nan, np.float32)
-  run: list[tuple[int, np.ndarray]] = []  # (frame, box) of the face followed
-
-  def finish():
-    if run:
-      times = [time for time, _ in run]
-      span = np.arange(times[0], times[-1] + 1)
-      found = np.array([box for _, box in run])
-      boxes[span] = np.stack(
-        [np.interp(span, times, found[:, i]) for i in range(4)], axis=1
-      )
-      # Another face right before: they must not read as one stretch.
-      if times[0] and np.isfinite(boxes[times[0] - 1, 0]):
-        boxes[times[0]] = np.nan
-      run.clear()
-
-  missed = 0
-  for time, found in keys:
-    found = found[found[:, 4] >= tracking.min_score][:, :4]
-    if run and len(found):
-      overlaps = iou(run[-1][1], found)
-      best = int(np.argmax(overlaps))
-      if overlaps[best] >= tracking.min_iou:
-        run.append((time, found[best]))
-        missed = 0
-        continue
-    missed += 1
-    if run and len(found) == 0 and missed <= tracking.max_missed:
-      continue
-    finish()
-    if len(found):
-      sizes = (found[:, 2] - found[:, 0]) * (found[:, 3] - found[:, 1])
-      run.append((time, found[int(np.argmax(sizes))]))
-      missed = 0
-  finish()
-  return boxes
-
-
 def runs(boxes: np.ndarray) -> list[slice]:
   """Returns the stretches of frames that have boxes."""
   valid = np.concatenate([[False], np.isfinite(boxes[:, 0]), [False]])
@@ -136,6 +71,39 @@ def smooth_boxes(boxes: np.ndarray, frames: int) -> np.ndarray:
     means = (sums[i + half + 1] - sums[i - half]) / (2 * half + 1)[:, None]
     smooth[run] = means
   return smooth
+
+
+def check_crop_rule(rule: str) -> None:
+  """Raises a ValueError if a name is not one of a crop rule."""
+  _margin(rule)
+
+
+def _margin(rule: str) -> float:
+  if rule == CROP_RULE:
+    return 0.0
+  try:
+    margin = float(rule.removeprefix(_MARGIN))
+  except ValueError:
+    margin = -1.0
+  if not rule.startswith(_MARGIN) or not 0 < margin <= 1:
+    raise ValueError(
+      f"the crop rule is {rule!r}, expected {CROP_RULE!r}, the original's, or "
+      f"as '{_MARGIN}0.2' a share of the box, up to 1, to be added on each side"
+    )
+  return margin
+
+
+def cut_boxes(boxes: np.ndarray, rule: str) -> np.ndarray:
+  """Returns what is cut out: detected boxes [..., 4] by the crop rule.
+
+  Raises:
+    ValueError: if there is no such rule.
+  """
+  margin = _margin(rule)
+  if not margin:
+    return boxes
+  sides = (boxes[..., 2:] - boxes[..., :2]) * margin
+  return boxes + np.concatenate([-sides, sides], axis=-1).astype(boxes.dtype)
 
 
 def pad_boxes(boxes: np.ndarray, pads: tuple[int, int, int, int]) -> np.ndarray:
