@@ -52,7 +52,7 @@ def test_mask(region):
   """0 on the border, whole inside, never falls on the way in."""
   n = 200
   x = (np.arange(n) + 0.5) / n
-  mask = blending.mask(x, x, region)
+  mask = blending.mask(x[None], x[:, None], region)
   assert mask.shape == (n, n) and mask.dtype == np.float32
   assert mask.min() == 0 and mask.max() == 1
   for side in (mask[0], mask[-1], mask[:, 0], mask[:, -1]):
@@ -73,7 +73,9 @@ def test_matched_against_least_squares():
   """The plane is the weighted least squares' one, found by NumPy."""
   rng = np.random.default_rng(0)
   h, w = 40, 30
-  weights = blending.mask((np.arange(w) + 0.5) / w, (np.arange(h) + 0.5) / h)
+  weights = blending.mask(
+    (np.arange(w)[None] + 0.5) / w, (np.arange(h)[:, None] + 0.5) / h
+  )
   patch = rng.uniform(0, 255, (h, w, 3)).astype(np.float32)
   around = patch + rng.uniform(-30, 30, (h, w, 3)).astype(np.float32)
   found = blending.matched(patch, around, weights) - patch
@@ -169,8 +171,8 @@ def mask_steps(frame, box) -> np.ndarray:
   x1, y1, x2, y2 = faces.inside(box, *frame.shape[:2])
   left, top, right, bottom = int(x1), int(y1), round(x2), round(y2)
   weights = blending.mask(
-    (np.arange(left, right) + 0.5 - x1) / (x2 - x1),
-    (np.arange(top, bottom) + 0.5 - y1) / (y2 - y1),
+    (np.arange(left, right)[None] + 0.5 - x1) / (x2 - x1),
+    (np.arange(top, bottom)[:, None] + 0.5 - y1) / (y2 - y1),
   )
   gy, gx = np.gradient(weights)
   steep = np.hypot(gy, gx)

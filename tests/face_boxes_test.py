@@ -24,7 +24,7 @@ def find(monkeypatch, count, script, needed=None, **choices):
     rows = [(*box, 0.99) for box in script(int(frame[0, 0, 0]))]
     return np.array(rows, np.float32).reshape(-1, 5)
 
-  monkeypatch.setattr(detectors, "make", lambda name: detector)
+  monkeypatch.setattr(detectors, "make", lambda name, eyes: detector)
 
   def frames(first):
     # The number alone differs: no cuts.

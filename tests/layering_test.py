@@ -17,8 +17,8 @@ LAYERS = [
   {"checkpoints"},
   {"input_pipeline", "train_loop", "inference", "lip_sync_options"},
   {"train_expert", "samples", "face_boxes", "evaluate_pictures"},
-  {"train_generator", "lip_syncer", "judges"},
-  {"evaluate_sync"},
+  {"train_generator", "lip_sync_job", "judges"},
+  {"evaluate_sync", "lip_syncer"},
   {"evaluate_split", "evaluate_videos"},
   {"compile_ahead"},
 ]  # fmt: skip

@@ -26,11 +26,14 @@ class Boxes:
   Attributes:
     boxes: [T, P, 4] float32 of up to P faces in each source frame, or NaN.
     tracks: [T, P] int, which track each is of.
+    angles: [T, P] float32 radians by which each box is turned; 0 but for
+      aligned faces.
     scenes: how many there are.
   """
 
   boxes: np.ndarray
   tracks: np.ndarray
+  angles: np.ndarray
   scenes: int = 1
 
 
@@ -66,7 +69,9 @@ def find(
       shown = tqdm.tqdm(frames, desc="finding faces", unit="frame", total=total)
     if options.box is not None:
       return _fixed(shown, pictures.name, options.box)
-    find_in_one = detectors.make(options.detector or preparation["detector"])
+    find_in_one = _detector(
+      options.detector or preparation["detector"], options.align_eyes
+    )
 
     def detector(frame):
       with clock("detect"):
@@ -81,6 +86,13 @@ def find(
     return found
 
 
+def _detector(name: str, eyes: bool) -> detectors.Detector:
+  try:
+    return detectors.make(name, eyes)
+  except ValueError as e:
+    raise InferenceError(str(e)) from e
+
+
 def _fixed(frames, name, box) -> Boxes:
   top, bottom, left, right = box
   count = 0
@@ -93,7 +105,13 @@ def _fixed(frames, name, box) -> Boxes:
       f"{width} x {height}"
     )
   boxes = np.array([left, top, right, bottom], np.float32)
-  return Boxes(np.broadcast_to(boxes, (count, 1, 4)), np.zeros((count, 1), int))
+  return _one_slot(np.broadcast_to(boxes, (count, 1, 4)))
+
+
+def _one_slot(boxes: np.ndarray) -> Boxes:
+  """Boxes [T, 1, 4] of one track, upright."""
+  shape = boxes.shape[:2]
+  return Boxes(boxes, np.zeros(shape, int), np.zeros(shape, np.float32))
 
 
 def _original(frames, name, detector, options) -> Boxes:
@@ -106,8 +124,7 @@ def _original(frames, name, detector, options) -> Boxes:
     ) from e
   if options.smooth:
     boxes = original.smooth(boxes)
-  boxes = boxes[:, None].astype(np.float32)
-  return Boxes(boxes, np.zeros(boxes.shape[:2], int))
+  return _one_slot(boxes[:, None].astype(np.float32))
 
 
 def _tracked(frames, name, detector, how, options, fps) -> Boxes:
@@ -133,7 +150,8 @@ def _tracked(frames, name, detector, how, options, fps) -> Boxes:
     chosen = tracking.choose(scene, who, *shape, wanted)
     most = max(most, len(scene.tracks))
     for track in sorted(chosen, key=lambda t: t.start):
-      boxes = track.boxes()
+      # The angle is a fifth column: averaged and held as the box is.
+      boxes = np.column_stack([track.boxes(), track.angles()])
       if options.smooth:
         boxes = faces.smooth_boxes(boxes, how.smooth_frames)
       if options.no_face == "hold":
@@ -148,7 +166,8 @@ def _tracked(frames, name, detector, how, options, fps) -> Boxes:
       f"{name}: faces were found, up to {most} in a scene, but none that "
       f"faces={who} means"
     )
-  return Boxes(*_in_slots(stretches, count), scenes)
+  rows, tracks = _in_slots(stretches, count)
+  return Boxes(rows[..., :4], tracks, rows[..., 4], scenes)
 
 
 def _check(boxes: np.ndarray, pictures: Pictures, no_face: str) -> None:
@@ -174,11 +193,11 @@ def _in_slots(
   """Lays stretches of boxes side by side.
 
   Args:
-    stretches: (first frame, [n, 4] boxes), by first frame.
+    stretches: (first frame, [n, 5] boxes and angles), by first frame.
     count: T.
 
   Returns:
-    ([T, P, 4] float32 boxes or NaN, [T, P] int numbers of the stretches).
+    ([T, P, 5] float32 of them or NaN, [T, P] int numbers of the stretches).
   """
   ends: list[int] = []  # Of the last stretch in each slot.
   slots = []
@@ -187,7 +206,7 @@ def _in_slots(
     slot = free[0] if free else len(ends)
     ends[slot : slot + 1] = [start + len(boxes)]
     slots.append(slot)
-  out = np.full((count, max(1, len(ends)), 4), np.nan, np.float32)
+  out = np.full((count, max(1, len(ends)), 5), np.nan, np.float32)
   tracks = np.full(out.shape[:2], -1)
   for number, (slot, (start, boxes)) in enumerate(
     zip(slots, stretches, strict=True)
