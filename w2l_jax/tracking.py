@@ -18,6 +18,8 @@ from w2l_jax.detectors import Detector
 
 # Frames are compared at this size, in grey: noise and small movements vanish.
 _SMALL = (48, 27)
+# Of larger frames every second pixel is looked at, or fewer, to this width.
+_SEEN_WIDTH = 480
 # Two detections of which the smaller is covered to this part are one face.
 _SAME_FACE = 0.6
 # What a face looks like is judged at this size.
@@ -43,6 +45,10 @@ class CutFinder:
 
   def difference(self, frame: np.ndarray) -> float:
     """Mean difference to the frame before in levels of 255; 0 for the first."""
+    step = frame.shape[1] // _SEEN_WIDTH
+    if step > 1:  # A part of the pixels is enough, and four times as fast.
+      size = tuple(max(1, side // step) for side in frame.shape[1::-1])
+      frame = cv2.resize(frame, size, interpolation=cv2.INTER_NEAREST)
     small = cv2.cvtColor(
       cv2.resize(frame, _SMALL, interpolation=cv2.INTER_AREA),
       cv2.COLOR_BGR2GRAY,
