@@ -94,7 +94,17 @@ def test_boxes_are_upright_unless_asked(monkeypatch):
     assert not find(monkeypatch, 9, lambda i: [BOX], **choices).angles.any()
 
 
-def test_detectors_that_find_no_eyes(monkeypatch):
+def test_detectors_of_any_checkpoint():
+  """Also where no detector was: the data set's boxes were given."""
+  mtcnn = face_boxes._detector("mtcnn", False)
+  assert face_boxes._detector("boxes:somewhere", False) is mtcnn
+  with pytest.raises(sources.InferenceError, match="there are: mtcnn, haar"):
+    face_boxes._detector("s3fd", False)
+  with pytest.raises(sources.InferenceError, match="nowhere.onnx: no such"):
+    face_boxes._detector("yunet:nowhere.onnx", False)
+
+
+def test_detectors_that_find_no_eyes():
   with pytest.raises(sources.InferenceError, match="haar finds no eyes"):
     face_boxes._detector("haar", True)
 

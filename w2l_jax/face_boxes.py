@@ -87,6 +87,8 @@ def find(
 
 
 def _detector(name: str, eyes: bool) -> detectors.Detector:
+  if name.startswith("boxes:"):  # Training's were given; boxes mean the same.
+    name = "mtcnn"
   try:
     return detectors.make(name, eyes)
   except ValueError as e:

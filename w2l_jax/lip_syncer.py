@@ -108,6 +108,7 @@ class LipSyncer:
     outfile: str,
     *,
     crf: int = 18,
+    preset: str = "veryfast",
     lossless: bool = False,
     metadata: bool = True,
     preview: str | None = None,
@@ -119,7 +120,7 @@ class LipSyncer:
     Args:
       face, speech, progress, **choices: as for `frames`.
       outfile: an .mp4, .mkv or .mov; has this name only when complete.
-      crf, lossless: of video_writer.VideoWriter.
+      crf, preset, lossless: of video_writer.VideoWriter.
       metadata: whether the file says that it is synthetic.
       preview: a picture to write: frames of the input above the result's.
 
@@ -146,6 +147,7 @@ class LipSyncer:
       job.speech.blocks(),
       job.speech.sample_rate,
       crf,
+      preset=preset,
       lossless=lossless,
       colour=job.pictures.colour,
       metadata=METADATA if metadata else None,

@@ -179,7 +179,8 @@ class Speech:
     mel: [T_mel, 80] float32; 26 kB a second, all that is kept of the sound.
     seconds: its length.
     sample_rate: Hz.
-    blocks: iterates over the samples, [n, channels] float32.
+    blocks: iterates over the samples, [n, channels] float32; a file's are
+      stereo or mono.
     silent: whether there is no sound at all.
   """
 
@@ -212,7 +213,7 @@ def open_speech(speech: str | tuple[np.ndarray, int], padding: str) -> Speech:
 
   def blocks():
     if waveform is None:
-      return video.audio_blocks(name)
+      return video.audio_blocks(name, stereo=True)
     return (waveform[i : i + rate] for i in range(0, len(waveform), rate))
 
   samples, peak = 0, 0.0

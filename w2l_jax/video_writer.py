@@ -19,6 +19,11 @@ _EXACT = av.video.reformatter.Interpolation.BILINEAR | (
 _AAC_RATES = (
   8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000
 )  # fmt: skip
+# x264's, from quick to thorough.
+PRESETS = (
+  "ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow",
+  "slower", "veryslow",
+)  # fmt: skip
 SUFFIXES = (".mp4", ".mkv", ".mov")
 
 
@@ -53,7 +58,7 @@ class VideoWriter:
       sample_rate: of `waveform`, Hz.
       crf: x264's constant rate factor; 18 is visually lossless.
       lossless: every pixel as given, as RGB in 4:4:4; few players show it.
-      preset: x264's, from "ultrafast" to "veryslow": time for size.
+      preset: one of PRESETS.
       colour: how the file's numbers are to mean colours.
       metadata: tags of the container.
     """
