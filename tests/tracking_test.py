@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from conftest import face_picture, talking_frames
 
-from w2l_jax import detectors, faces, tracking, video
+from w2l_jax import faces, tracking, video
 
 BOX = np.array([20.0, 30, 60, 80])
 FAR = np.array([200.0, 10, 230, 40])
@@ -364,22 +364,3 @@ def test_by_looks():
   assert chosen(tracks, "largest", wanted=a, min_likeness=0.5) == [2, 1]
   assert chosen(tracks, "largest", wanted=b, min_likeness=0.5) == [0]
   assert chosen(tracks[1:], "largest", wanted=b, min_likeness=0.5) == []
-
-
-def test_looks_tell_grids_people_apart(grid_folder):
-  """A frame of another moment finds its person among five."""
-  paths = [
-    sorted((grid_folder / "s1").glob("*.mp4"))[0],
-    *sorted((grid_folder.parent / "grid_other").glob("*.mp4")),
-  ]
-  detect = detectors.make("mtcnn")
-  found = []
-  for path in paths:
-    frames = list(video.frames_at_rate(path, 25))
-    found.append(
-      [tracking.looks(f, detect(f)[0, :4]) for f in (frames[3], frames[60])]
-    )
-  first, second = np.array(found).swapaxes(0, 1)
-  likeness = first @ second.T
-  assert (likeness.argmax(axis=1) == np.arange(5)).all()
-  assert likeness.diagonal().min() > 0.9

@@ -11,7 +11,15 @@ import itertools
 import numpy as np
 import tqdm
 
-from w2l_jax import detectors, faces, original, pipeline, tracking, video
+from w2l_jax import (
+  detectors,
+  faces,
+  looks,
+  original,
+  pipeline,
+  tracking,
+  video,
+)
 from w2l_jax.lip_sync_options import Options
 from w2l_jax.sources import InferenceError, Pictures
 
@@ -70,7 +78,8 @@ def find(
     if options.box is not None:
       return _fixed(shown, pictures.name, options.box)
     find_in_one = _detector(
-      options.detector or preparation["detector"], options.align_eyes
+      options.detector or preparation["detector"],
+      options.align_eyes or _photo_of(options) is not None,
     )
 
     def detector(frame):
@@ -130,9 +139,8 @@ def _original(frames, name, detector, options) -> Boxes:
 
 
 def _tracked(frames, name, detector, how, options, fps) -> Boxes:
-  who, wanted = options.faces, None
-  if isinstance(who, str) and who not in tracking.WHO:
-    wanted = _looks_of(who, detector)
+  who, photo = options.faces, _photo_of(options)
+  wanted = None if photo is None else _looks_of(photo, detector)
   shape = []
 
   def seen():
@@ -146,14 +154,15 @@ def _tracked(frames, name, detector, how, options, fps) -> Boxes:
     seen(),
     detector,
     how,
-    describe=None if wanted is None else tracking.looks,
+    describe=None if photo is None else _looks,
     exact_ends=True,
   ):
     chosen = tracking.choose(scene, who, *shape, wanted)
     most = max(most, len(scene.tracks))
     for track in sorted(chosen, key=lambda t: t.start):
       # The angle is a fifth column: averaged and held as the box is.
-      boxes = np.column_stack([track.boxes(), track.angles()])
+      angles = track.angles() * options.align_eyes
+      boxes = np.column_stack([track.boxes(), angles])
       if options.smooth:
         boxes = faces.smooth_boxes(boxes, how.smooth_frames)
       if options.no_face == "hold":
@@ -167,6 +176,11 @@ def _tracked(frames, name, detector, how, options, fps) -> Boxes:
     raise InferenceError(
       f"{name}: faces were found, up to {most} in a scene, but none that "
       f"faces={who} means"
+      + (
+        "; a photo with the same pose and expression may do better, or a number"
+        if photo
+        else ""
+      )
     )
   rows, tracks = _in_slots(stretches, count)
   return Boxes(rows[..., :4], tracks, rows[..., 4], scenes)
@@ -218,6 +232,16 @@ def _in_slots(
   return out, tracks
 
 
+def _photo_of(options: Options) -> str | None:
+  """The photo of who is meant, where faces is one."""
+  who = options.faces
+  return None if isinstance(who, int) or who in tracking.WHO else who
+
+
+def _looks(frame: np.ndarray, row: np.ndarray) -> np.ndarray:
+  return looks.looks(frame, row[5:9])
+
+
 def _looks_of(path: str, detector: detectors.Detector) -> np.ndarray:
   """What the person on a photo looks like."""
   photo = video.read_image(path)
@@ -231,4 +255,4 @@ def _looks_of(path: str, detector: detectors.Detector) -> np.ndarray:
       f"{path}: no face found; expected a photo of the person that is to speak"
     )
   areas = (found[:, 2] - found[:, 0]) * (found[:, 3] - found[:, 1])
-  return tracking.looks(photo, found[np.argmax(areas), :4])
+  return _looks(photo, found[np.argmax(areas)])

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import scipy.optimize
 
-from w2l_jax import faces
+from w2l_jax import faces, looks
 from w2l_jax.detectors import Detector
 
 # Frames are compared at this size, in grey: noise and small movements vanish.
@@ -22,8 +22,6 @@ _SMALL = (48, 27)
 _SEEN_WIDTH = 480
 # Two detections of which the smaller is covered to this part are one face.
 _SAME_FACE = 0.6
-# What a face looks like is judged at this size.
-_LOOKS_SIZE = 64
 
 
 class CutFinder:
@@ -77,7 +75,7 @@ class Track:
     times: [k] the frames in which it was detected.
     found: [k, 4] float32, its boxes there.
     scores: [k] what the detector gave them.
-    looks: [D] mean of what `looks` says of it; empty if it was not asked.
+    looks: [D] mean of what `describe` says of it; empty without.
     missed: in how many detections in a row.
     eyes: [k, 4] float32, its eyes there, as detectors.py has them; [k, 0] if
       the detector was not asked for them.
@@ -156,32 +154,6 @@ class Scene:
   start: int
   stop: int
   tracks: list[Track]
-
-
-def looks(frame: np.ndarray, box: np.ndarray) -> np.ndarray:
-  """What a face looks like, for telling people of one video apart.
-
-  Gradients (HOG) and colours of the face's box.  No recogniser: it knows a
-  person again in the same light and much the same pose.
-
-  Returns:
-    [D] float32 of length 1.
-  """
-  face = faces.crop(frame, box, _LOOKS_SIZE)
-  hog = cv2.HOGDescriptor(
-    (_LOOKS_SIZE, _LOOKS_SIZE), (16, 16), (8, 8), (8, 8), 9
-  )
-  lab = cv2.cvtColor(face, cv2.COLOR_BGR2LAB)
-  colours = np.concatenate(
-    [
-      np.histogram(lab[..., i], 16, (0, 256), density=True)[0] ** 0.5
-      for i in range(3)
-    ]
-  )
-  parts = [hog.compute(face).ravel(), colours]
-  return np.concatenate(
-    [p / max(np.linalg.norm(p), 1e-9) / np.sqrt(len(parts)) for p in parts]
-  ).astype(np.float32)
 
 
 def distinct(found: np.ndarray, min_score: float) -> np.ndarray:
@@ -296,9 +268,8 @@ class _Tracker:
     return found[best] if overlaps[best] >= self._tracking.min_iou else None
 
   def _extend(self, track, time, frame, row):
-    box = row[:4]
     if self._describe is not None:
-      found = self._describe(frame, box)
+      found = self._describe(frame, row)
       n = len(track.times)
       track.looks = found if not n else (n * track.looks + found) / (n + 1)
     track.add(time, row)
@@ -322,7 +293,8 @@ def scenes(
     tracking: how.
     cuts: told every frame in turn, says which begin a new scene; None is a
       CutFinder of its own.
-    describe: `looks`, where tracks are to be told apart by them.
+    describe: says what a detection in a frame looks like, where tracks are to
+      be told apart by that.
     exact_ends: whether the detector also looks at the frames between two looks
       where a face comes or goes, so that tracks begin and end to the frame.
 
@@ -371,10 +343,6 @@ def scenes(
 # --- Who is meant ---
 
 WHO = ("largest", "central", "all")
-# On GRID, looks of two moments of a clip have a cosine of 0.97 or more, of two
-# clips of a person 0.94 in the mean (0.86 at least), of two people 0.76 to
-# 0.93.
-MIN_LIKENESS = 0.9
 
 
 def choose(
@@ -383,7 +351,7 @@ def choose(
   height: int,
   width: int,
   wanted: np.ndarray | None = None,
-  min_likeness: float = MIN_LIKENESS,
+  min_likeness: float = looks.MIN_LIKENESS,
 ) -> list[Track]:
   """Chooses whose lips are to move in a scene.
 
@@ -396,9 +364,8 @@ def choose(
     who: "largest" by area and time, "central" by nearness to the middle and
       time, "all", or n: the n-th person from the left, from 1 on.
     height, width: of the frames, pixels.
-    wanted: what the wanted person looks like (`looks`); in place of `who`.
-    min_likeness: tracks whose looks have a smaller cosine to `wanted` are
-      somebody else's.
+    wanted: what the wanted person looks like (looks.py); in place of `who`.
+    min_likeness: tracks that are less like `wanted` are somebody else's.
 
   Returns:
     Tracks; but for "all", none overlap in time.
@@ -411,7 +378,7 @@ def choose(
   ]
   tracks = lasting or scene.tracks
   if wanted is not None:
-    likeness = [_likeness(t.looks, wanted) for t in tracks]
+    likeness = [looks.likeness(t.looks, wanted) for t in tracks]
     like = [
       (value, t)
       for value, t in zip(likeness, tracks, strict=True)
@@ -434,10 +401,6 @@ def choose(
     return _one_person(sorted(tracks, key=nearness, reverse=True))
   people = _people(tracks)
   return people[who - 1] if who <= len(people) else []
-
-
-def _likeness(a: np.ndarray, b: np.ndarray) -> float:
-  return float(a @ b / max(np.linalg.norm(a) * np.linalg.norm(b), 1e-9))
 
 
 def _one_person(ranked: list[Track]) -> list[Track]:
