@@ -97,7 +97,7 @@ def test_video_and_speech(syncer, face_video, speech_file, tmp_path):
   assert summary.frames == summary.with_face == summary.faces == 20
   assert summary.scenes == 1 and not summary.silent
   assert set(summary.stage_seconds) == {
-    "hear", "decode", "detect", "crop", "generate", "paste", "encode",
+    "hear", "decode", "cuts", "detect", "crop", "generate", "paste", "encode",
   }  # fmt: skip
   report = summary.report()
   assert "20 frames, 0.80 s" in report and "generate" in report

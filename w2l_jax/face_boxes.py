@@ -60,7 +60,7 @@ def find(
     needed: how many frames are looked at, at most; None: all.
     options: whose faces, and how.
     preparation: of the checkpoint's config: detector and tracking.
-    clock: times "decode" and "detect".
+    clock: times "decode", "cuts" and "detect".
     progress: whether a bar is shown.
 
   Raises:
@@ -89,7 +89,9 @@ def find(
     if options.compat:
       return _original(shown, pictures.name, detector, options)
     how = faces.Tracking(**preparation["tracking"])
-    found = _tracked(shown, pictures.name, detector, how, options, pictures.fps)
+    found = _tracked(
+      shown, pictures.name, detector, how, options, pictures.fps, clock
+    )
     _check(found.boxes, pictures, options.no_face)
     found.boxes = faces.pad_boxes(found.boxes, options.pads)
     return found
@@ -138,7 +140,7 @@ def _original(frames, name, detector, options) -> Boxes:
   return _one_slot(boxes[:, None].astype(np.float32))
 
 
-def _tracked(frames, name, detector, how, options, fps) -> Boxes:
+def _tracked(frames, name, detector, how, options, fps, clock) -> Boxes:
   who, photo = options.faces, _photo_of(options)
   wanted = None if photo is None else _looks_of(photo, detector)
   shape = []
@@ -148,12 +150,19 @@ def _tracked(frames, name, detector, how, options, fps) -> Boxes:
       shape[:] = frame.shape[:2]
       yield frame
 
+  cuts = tracking.CutFinder()
+
+  def finds_cut(frame):
+    with clock("cuts"):
+      return cuts(frame)
+
   hold = round(options.hold_seconds * fps)
   stretches, count, scenes, most = [], 0, 0, 0
   for scene in tracking.scenes(
     seen(),
     detector,
     how,
+    finds_cut,
     describe=None if photo is None else _looks,
     exact_ends=True,
   ):
