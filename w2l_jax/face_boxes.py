@@ -70,11 +70,14 @@ def find(
     clock.items("decode", itertools.islice(pictures.frames(0), needed)),
     _FRAMES_WAITING,
   )
-  with contextlib.closing(frames):
-    shown = frames
+  with contextlib.ExitStack() as stack:
+    shown = stack.enter_context(contextlib.closing(frames))
     if progress:
       total = 1 if pictures.still else needed
-      shown = tqdm.tqdm(frames, desc="finding faces", unit="frame", total=total)
+      # Closed, it ends its line, and an error has one of its own.
+      shown = stack.enter_context(
+        tqdm.tqdm(frames, desc="finding faces", unit="frame", total=total)
+      )
     if options.box is not None:
       return _fixed(shown, pictures.name, options.box)
     find_in_one = _detector(

@@ -279,11 +279,11 @@ class Job:
     batches = pipeline.stage(self._batches, frames, _BATCHES_WAITING)
     generated = pipeline.stage(self._generate, batches, _BATCHES_WAITING)
     results = pipeline.stage(self._paste, generated, _FRAMES_WAITING)
-    with contextlib.closing(results):
-      shown = results
+    with contextlib.ExitStack() as stack:
+      shown = stack.enter_context(contextlib.closing(results))
       if self._progress:
-        shown = tqdm.tqdm(
-          results, total=self.total, desc="lip-syncing", unit="frame"
+        shown = stack.enter_context(
+          tqdm.tqdm(results, total=self.total, desc="lip-syncing", unit="frame")
         )
       for pair in shown:
         self.summary.frames += 1

@@ -1,4 +1,4 @@
-r"""How much of lip-syncing a video is the network, and how much each other stage.
+r"""How much of lip-syncing a video is the network, and how much each stage.
 
   python -m tests.measurements.lipsync_shares --face=CLIP.mp4 --audio=CLIP.mp4
 
