@@ -109,6 +109,11 @@ def test_detectors_that_find_no_eyes():
     face_boxes._detector("haar", True)
 
 
+def test_pads_that_leave_nothing(monkeypatch):
+  with pytest.raises(sources.InferenceError, match="leave nothing"):
+    find(monkeypatch, 9, lambda i: [BOX], pads=(0, 0, -20, -20))
+
+
 def test_no_more_frames_than_are_needed(monkeypatch):
   assert find(monkeypatch, 30, lambda i: [BOX], needed=7).boxes.shape[0] == 7
 

@@ -268,6 +268,23 @@ def test_photos(syncer, speech, tmp_path, kind):
   assert changed([expected] * 20, found).all()
 
 
+def test_a_gif_that_moves_is_a_video(syncer, tmp_path):
+  """And one that does not is a photo."""
+  for count, frames in ((10, 10), (1, 25)):
+    path = str(tmp_path / f"{count}.gif")
+    with av.open(path, "w") as container:
+      stream = container.add_stream("gif", rate=10)
+      stream.width = stream.height = 128
+      stream.pix_fmt = "gray"
+      for i in range(count):
+        picture = np.full((128, 128, 3), 20 * i, np.uint8)
+        frame = av.VideoFrame.from_ndarray(picture, format="bgr24")
+        container.mux(stream.encode(frame.reformat(format="gray")))
+      container.mux(stream.encode(None))
+    found = render(syncer, path, (babble(1.0), RATE), box=(30, 90, 40, 80))
+    assert len(found) == frames
+
+
 @pytest.mark.parametrize("size", [(97, 131), (98, 131), (97, 132)])
 def test_odd_sizes(syncer, speech, tmp_path, size):
   """Lossless keeps them; 4:2:0 needs a row or column more."""
@@ -876,3 +893,10 @@ def test_an_input_is_not_overwritten(syncer, face_video, tmp_path):
     with pytest.raises(sources.InferenceError, match="is an input too"):
       syncer.write(str(path), str(path), str(tmp_path / out))
   assert path.read_bytes() == before
+  photo = tmp_path / "photo.png"
+  cv2.imwrite(str(photo), face_picture())
+  with pytest.raises(sources.InferenceError, match="photo.png: is an input"):
+    syncer.write(
+      photo, str(path), str(tmp_path / "out.mp4"), preview=str(photo)
+    )
+  assert cv2.imread(str(photo)).shape == (256, 256, 3)

@@ -97,6 +97,11 @@ def find(
     )
     _check(found.boxes, pictures, options.no_face)
     found.boxes = faces.pad_boxes(found.boxes, options.pads)
+    if np.any(found.boxes[..., 2:] - found.boxes[..., :2] < 1):
+      raise InferenceError(
+        f"pads {options.pads} (top, bottom, left, right) leave nothing of a "
+        "face's box"
+      )
     return found
 
 

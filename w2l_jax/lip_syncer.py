@@ -4,6 +4,7 @@ The stages in between are lip_sync_job.py's.
 """
 
 import contextlib
+import itertools
 import os
 from collections.abc import Iterator
 
@@ -133,10 +134,11 @@ class LipSyncer:
     video_writer.check_writable(outfile)
     if preview:
       video_writer.check_writable(preview, (".png", ".jpg"))
-    for given in (face, speech):
-      if isinstance(given, (str, os.PathLike)) and _same_file(given, outfile):
+    inputs = [x for x in (face, speech) if isinstance(x, (str, os.PathLike))]
+    for given, written in itertools.product(inputs, (outfile, preview)):
+      if written and _same_file(given, written):
         raise InferenceError(
-          f"{outfile}: is an input too and would be overwritten; expected "
+          f"{written}: is an input too and would be overwritten; expected "
           "another name"
         )
     job = self._job(face, speech, progress, choices)

@@ -361,17 +361,27 @@ def _first_frame_time(path: str) -> float:
     return frame.time if frame is not None and frame.time is not None else 0.0
 
 
+def _moves(path: str) -> bool:
+  """Whether a GIF has more than one picture."""
+  with _open(path) as container:
+    try:
+      return len(list(itertools.islice(container.decode(video=0), 2))) > 1
+    except av.FFmpegError:
+      return False
+
+
 def read_image(path: str) -> np.ndarray | None:
   """Reads a still picture, BGR uint8; None if the file is not a picture.
 
-  It is turned upright as its EXIF says; what is transparent becomes white.
+  A GIF that moves is a video, and no picture.  Pictures are turned upright as
+  their EXIF says; what is transparent becomes white.
   """
   path = os.fspath(path)
   if not os.path.isfile(path) or not cv2.haveImageReader(path):
     return None
   with open(path, "rb") as f:
     data = np.frombuffer(f.read(), np.uint8)
-  if not data.size:
+  if not data.size or (data[:4].tobytes() == b"GIF8" and _moves(path)):
     return None
   image = cv2.imdecode(data, cv2.IMREAD_COLOR)
   raw = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
