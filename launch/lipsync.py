@@ -18,6 +18,7 @@ from w2l_jax import (
   lip_syncer,
   sources,
   video,
+  video_writer,
 )
 
 _CHECKPOINT = flags.DEFINE_string(
@@ -69,11 +70,17 @@ _FPS = flags.DEFINE_float(
   "fps", None, "Frames a second; unset: the video's own, 25 for a photo."
 )
 _SMOOTH = flags.DEFINE_bool("smooth", True, "Average boxes over time.")
-_DETECTOR = flags.DEFINE_enum(
+_ALIGN_EYES = flags.DEFINE_bool(
+  "align_eyes",
+  False,
+  "Turn faces so that the eyes are level for the network, and back; for heads "
+  "held aslant.",
+)
+_DETECTOR = flags.DEFINE_string(
   "detector",
   None,
-  sorted(detectors.DETECTORS),
-  "Face detector; unset: the one that the training data were made with.",
+  f"Face detector: {', '.join(sorted(detectors.DETECTORS))}, yunet:FILE with "
+  "an ONNX file of YuNet; unset: the one that made the training data.",
 )
 _FACES = flags.DEFINE_string(
   "faces",
@@ -119,6 +126,12 @@ _CRF = flags.DEFINE_integer(
   "Quality of the H.264: 0 is best, 18 looks like the frames, 28 is small.",
   lower_bound=0,
   upper_bound=51,
+)
+_PRESET = flags.DEFINE_enum(
+  "preset",
+  "veryfast",
+  video_writer.PRESETS,
+  "x264's: slower ones make the file smaller or better.",
 )
 _LOSSLESS = flags.DEFINE_bool(
   "lossless", False, "Every pixel as made, in RGB; few players show it."
@@ -170,6 +183,7 @@ def _options() -> dict:
     | {
       "hold_seconds": _HOLD_SECONDS.value,
       "smooth": _SMOOTH.value,
+      "align_eyes": _ALIGN_EYES.value,
       "detector": _DETECTOR.value,
       "fps": _FPS.value,
       "static": _STATIC.value,
@@ -198,6 +212,7 @@ def main(argv):
       _AUDIO.value,
       _OUTFILE.value,
       crf=_CRF.value,
+      preset=_PRESET.value,
       lossless=_LOSSLESS.value,
       metadata=_METADATA.value,
       preview=_PREVIEW.value,

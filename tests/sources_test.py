@@ -102,3 +102,8 @@ def test_quiet_columns(pause):
     expected[:] = False
   np.testing.assert_array_equal(quiet, expected)
   assert quiet.any() == (pause >= 30)
+
+
+def test_transposed_sound():
+  with pytest.raises(sources.InferenceError, match="16000 channels.*transpos"):
+    sources.open_speech((np.zeros((2, 16_000), np.float32), 16_000), "reflect")

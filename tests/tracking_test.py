@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from conftest import face_picture, talking_frames
 
-from w2l_jax import detectors, faces, tracking, video
+from w2l_jax import faces, tracking, video
 
 BOX = np.array([20.0, 30, 60, 80])
 FAR = np.array([200.0, 10, 230, 40])
@@ -226,6 +226,57 @@ def test_gaps(missed, tracks):
     np.testing.assert_allclose(track.boxes(), expected, atol=1e-4)
 
 
+def turned_eyes(degrees, middle=(40.0, 45.0)):
+  """Eyes 20 pixels apart on a line turned clockwise by so much."""
+  away = 10 * np.array(
+    [np.cos(np.radians(degrees)), np.sin(np.radians(degrees))]
+  )
+  return [*(middle - away), *(middle + away)]
+
+
+def test_angles_of_the_eyes():
+  """Linear between detections, and past half a turn without a jump."""
+
+  def detector(frame):
+    degrees = 150 + 3.0 * frame[0, 0, 0]
+    return np.array([[*BOX, 0.99, *turned_eyes(degrees)]], np.float32)
+
+  frames = (np.full((4, 6, 3), i, np.uint8) for i in range(23))
+  [scene] = tracking.scenes(
+    frames, detector, faces.Tracking(every_frames=4), cuts=lambda f: False
+  )
+  [track] = scene.tracks
+  assert track.angles().dtype == np.float32
+  np.testing.assert_allclose(
+    np.degrees(track.angles()), 150 + 3.0 * np.arange(23), atol=1e-3
+  )
+
+
+def test_ends_that_are_settled_have_eyes_too():
+  calls = []
+
+  def detector(frame):
+    calls.append(int(frame[0, 0, 0]))
+    here = int(3 <= frame[0, 0, 0] < 12)
+    rows = [[*BOX, 0.99, *turned_eyes(float(frame[0, 0, 0]))]] * here
+    return np.array(rows, np.float32).reshape(-1, 9)
+
+  frames = (np.full((4, 6, 3), i, np.uint8) for i in range(20))
+  [scene] = tracking.scenes(
+    frames, detector, faces.Tracking(), cuts=lambda f: False, exact_ends=True
+  )
+  [track] = scene.tracks
+  assert seen(track) == (3, 12)
+  np.testing.assert_allclose(
+    np.degrees(track.angles()), np.arange(3, 12), atol=1e-3
+  )
+
+
+def test_without_eyes_all_is_level():
+  scenes, _ = run(6, lambda i: [(BOX, 0.99)])
+  np.testing.assert_array_equal(scenes[0].tracks[0].angles(), np.zeros(6))
+
+
 def test_boxes_within_boxes_are_one_face():
   nested = BOX + [8, 8, -8, -8]
   found = np.array([[*BOX, 0.99], [*nested, 0.98], [*FAR, 0.95], [*BOX, 0.5]])
@@ -376,22 +427,3 @@ def test_by_looks():
   assert chosen(tracks, "largest", wanted=a, min_likeness=0.5) == [2, 1]
   assert chosen(tracks, "largest", wanted=b, min_likeness=0.5) == [0]
   assert chosen(tracks[1:], "largest", wanted=b, min_likeness=0.5) == []
-
-
-def test_looks_tell_grids_people_apart(grid_folder):
-  """A frame of another moment finds its person among five."""
-  paths = [
-    sorted((grid_folder / "s1").glob("*.mp4"))[0],
-    *sorted((grid_folder.parent / "grid_other").glob("*.mp4")),
-  ]
-  detect = detectors.make("mtcnn")
-  found = []
-  for path in paths:
-    frames = list(video.frames_at_rate(path, 25))
-    found.append(
-      [tracking.looks(f, detect(f)[0, :4]) for f in (frames[3], frames[60])]
-    )
-  first, second = np.array(found).swapaxes(0, 1)
-  likeness = first @ second.T
-  assert (likeness.argmax(axis=1) == np.arange(5)).all()
-  assert likeness.diagonal().min() > 0.9

@@ -299,6 +299,25 @@ def test_six_channels_are_mixed(tmp_path):
   assert abs(pitch(back[:, 0], rate) - 600) < 1
 
 
+def test_films_become_stereo_on_demand(tmp_path):
+  """5.1: speech in the centre is half as loud on each side; bass is left out.
+
+  FFmpeg's order: left, right, centre, bass, surround left, surround right.
+  """
+  path = tmp_path / "film.wav"
+  waveform = np.zeros((16_000, 6), np.float32)
+  waveform[:4000, 2], waveform[4000:8000, 0] = 0.6, 0.5
+  waveform[8000:12000, 3], waveform[12000:, 5] = 0.4, 0.3
+  soundfile.write(path, waveform, 16_000)
+  found = np.concatenate(list(video.audio_blocks(path, stereo=True)))
+  expected = np.zeros((16_000, 2))
+  expected[:4000] = 0.3
+  expected[4000:8000, 0] = 0.5 * 0.5**0.5
+  expected[12000:, 1] = 0.15
+  np.testing.assert_allclose(found, expected, atol=1e-4)
+  np.testing.assert_allclose(video.read_audio(path)[0], waveform, atol=1e-4)
+
+
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
 @pytest.mark.parametrize("seconds", [0.3, 1.0, 5.0])
 def test_sound_shorter_or_longer_than_the_pictures(tmp_path, suffix, seconds):

@@ -11,7 +11,15 @@ import itertools
 import numpy as np
 import tqdm
 
-from w2l_jax import detectors, faces, original, pipeline, tracking, video
+from w2l_jax import (
+  detectors,
+  faces,
+  looks,
+  original,
+  pipeline,
+  tracking,
+  video,
+)
 from w2l_jax.lip_sync_options import Options
 from w2l_jax.sources import InferenceError, Pictures
 
@@ -26,11 +34,14 @@ class Boxes:
   Attributes:
     boxes: [T, P, 4] float32 of up to P faces in each source frame, or NaN.
     tracks: [T, P] int, which track each is of.
+    angles: [T, P] float32 radians by which each box is turned; 0 but for
+      aligned faces.
     scenes: how many there are.
   """
 
   boxes: np.ndarray
   tracks: np.ndarray
+  angles: np.ndarray
   scenes: int = 1
 
 
@@ -49,7 +60,7 @@ def find(
     needed: how many frames are looked at, at most; None: all.
     options: whose faces, and how.
     preparation: of the checkpoint's config: detector, tracking and crop rule.
-    clock: times "decode" and "detect".
+    clock: times "decode", "cuts" and "detect".
     progress: whether a bar is shown.
 
   Raises:
@@ -59,14 +70,20 @@ def find(
     clock.items("decode", itertools.islice(pictures.frames(0), needed)),
     _FRAMES_WAITING,
   )
-  with contextlib.closing(frames):
-    shown = frames
+  with contextlib.ExitStack() as stack:
+    shown = stack.enter_context(contextlib.closing(frames))
     if progress:
       total = 1 if pictures.still else needed
-      shown = tqdm.tqdm(frames, desc="finding faces", unit="frame", total=total)
+      # Closed, it ends its line, and an error has one of its own.
+      shown = stack.enter_context(
+        tqdm.tqdm(frames, desc="finding faces", unit="frame", total=total)
+      )
     if options.box is not None:
       return _fixed(shown, pictures.name, options.box)
-    find_in_one = detectors.make(options.detector or preparation["detector"])
+    find_in_one = _detector(
+      options.detector or preparation["detector"],
+      options.align_eyes or _photo_of(options) is not None,
+    )
 
     def detector(frame):
       with clock("detect"):
@@ -75,11 +92,27 @@ def find(
     if options.compat:
       return _original(shown, pictures.name, detector, options)
     how = faces.Tracking(**preparation["tracking"])
-    found = _tracked(shown, pictures.name, detector, how, options, pictures.fps)
+    found = _tracked(
+      shown, pictures.name, detector, how, options, pictures.fps, clock
+    )
     _check(found.boxes, pictures, options.no_face)
     found.boxes = faces.cut_boxes(found.boxes, preparation["crop_rule"])
     found.boxes = faces.pad_boxes(found.boxes, options.pads)
+    if np.any(found.boxes[..., 2:] - found.boxes[..., :2] < 1):
+      raise InferenceError(
+        f"pads {options.pads} (top, bottom, left, right) leave nothing of a "
+        "face's box"
+      )
     return found
+
+
+def _detector(name: str, eyes: bool) -> detectors.Detector:
+  if name.startswith("boxes:"):  # Training's were given; boxes mean the same.
+    name = "mtcnn"
+  try:
+    return detectors.make(name, eyes)
+  except ValueError as e:
+    raise InferenceError(str(e)) from e
 
 
 def _fixed(frames, name, box) -> Boxes:
@@ -94,7 +127,13 @@ def _fixed(frames, name, box) -> Boxes:
       f"{width} x {height}"
     )
   boxes = np.array([left, top, right, bottom], np.float32)
-  return Boxes(np.broadcast_to(boxes, (count, 1, 4)), np.zeros((count, 1), int))
+  return _one_slot(np.broadcast_to(boxes, (count, 1, 4)))
+
+
+def _one_slot(boxes: np.ndarray) -> Boxes:
+  """Boxes [T, 1, 4] of one track, upright."""
+  shape = boxes.shape[:2]
+  return Boxes(boxes, np.zeros(shape, int), np.zeros(shape, np.float32))
 
 
 def _original(frames, name, detector, options) -> Boxes:
@@ -107,14 +146,12 @@ def _original(frames, name, detector, options) -> Boxes:
     ) from e
   if options.smooth:
     boxes = original.smooth(boxes)
-  boxes = boxes[:, None].astype(np.float32)
-  return Boxes(boxes, np.zeros(boxes.shape[:2], int))
+  return _one_slot(boxes[:, None].astype(np.float32))
 
 
-def _tracked(frames, name, detector, how, options, fps) -> Boxes:
-  who, wanted = options.faces, None
-  if isinstance(who, str) and who not in tracking.WHO:
-    wanted = _looks_of(who, detector)
+def _tracked(frames, name, detector, how, options, fps, clock) -> Boxes:
+  who, photo = options.faces, _photo_of(options)
+  wanted = None if photo is None else _looks_of(photo, detector)
   shape = []
 
   def seen():
@@ -122,19 +159,28 @@ def _tracked(frames, name, detector, how, options, fps) -> Boxes:
       shape[:] = frame.shape[:2]
       yield frame
 
+  cuts = tracking.CutFinder()
+
+  def finds_cut(frame):
+    with clock("cuts"):
+      return cuts(frame)
+
   hold = round(options.hold_seconds * fps)
   stretches, count, scenes, most = [], 0, 0, 0
   for scene in tracking.scenes(
     seen(),
     detector,
     how,
-    describe=None if wanted is None else tracking.looks,
+    finds_cut,
+    describe=None if photo is None else _looks,
     exact_ends=True,
   ):
     chosen = tracking.choose(scene, who, *shape, wanted)
     most = max(most, len(scene.tracks))
     for track in sorted(chosen, key=lambda t: t.start):
-      boxes = track.boxes()
+      # The angle is a fifth column: averaged and held as the box is.
+      angles = track.angles() * options.align_eyes
+      boxes = np.column_stack([track.boxes(), angles])
       if options.smooth:
         boxes = faces.smooth_boxes(boxes, how.smooth_frames)
       if options.no_face == "hold":
@@ -148,8 +194,14 @@ def _tracked(frames, name, detector, how, options, fps) -> Boxes:
     raise InferenceError(
       f"{name}: faces were found, up to {most} in a scene, but none that "
       f"faces={who} means"
+      + (
+        "; a photo with the same pose and expression may do better, or a number"
+        if photo
+        else ""
+      )
     )
-  return Boxes(*_in_slots(stretches, count), scenes)
+  rows, tracks = _in_slots(stretches, count)
+  return Boxes(rows[..., :4], tracks, rows[..., 4], scenes)
 
 
 def _check(boxes: np.ndarray, pictures: Pictures, no_face: str) -> None:
@@ -175,11 +227,11 @@ def _in_slots(
   """Lays stretches of boxes side by side.
 
   Args:
-    stretches: (first frame, [n, 4] boxes), by first frame.
+    stretches: (first frame, [n, 5] boxes and angles), by first frame.
     count: T.
 
   Returns:
-    ([T, P, 4] float32 boxes or NaN, [T, P] int numbers of the stretches).
+    ([T, P, 5] float32 of them or NaN, [T, P] int numbers of the stretches).
   """
   ends: list[int] = []  # Of the last stretch in each slot.
   slots = []
@@ -188,7 +240,7 @@ def _in_slots(
     slot = free[0] if free else len(ends)
     ends[slot : slot + 1] = [start + len(boxes)]
     slots.append(slot)
-  out = np.full((count, max(1, len(ends)), 4), np.nan, np.float32)
+  out = np.full((count, max(1, len(ends)), 5), np.nan, np.float32)
   tracks = np.full(out.shape[:2], -1)
   for number, (slot, (start, boxes)) in enumerate(
     zip(slots, stretches, strict=True)
@@ -196,6 +248,16 @@ def _in_slots(
     out[start : start + len(boxes), slot] = boxes
     tracks[start : start + len(boxes), slot] = number
   return out, tracks
+
+
+def _photo_of(options: Options) -> str | None:
+  """The photo of who is meant, where faces is one."""
+  who = options.faces
+  return None if isinstance(who, int) or who in tracking.WHO else who
+
+
+def _looks(frame: np.ndarray, row: np.ndarray) -> np.ndarray:
+  return looks.looks(frame, row[5:9])
 
 
 def _looks_of(path: str, detector: detectors.Detector) -> np.ndarray:
@@ -211,4 +273,4 @@ def _looks_of(path: str, detector: detectors.Detector) -> np.ndarray:
       f"{path}: no face found; expected a photo of the person that is to speak"
     )
   areas = (found[:, 2] - found[:, 0]) * (found[:, 3] - found[:, 1])
-  return tracking.looks(photo, found[np.argmax(areas), :4])
+  return _looks(photo, found[np.argmax(areas)])

@@ -22,6 +22,8 @@ _BACKWARDS_BYTES = 2**27
 _SILENT = 2**-15
 # The mel of shorter sound is computed with silence after it.
 _SHORTEST_SECONDS = 0.2
+# More are samples.
+_MOST_CHANNELS = 64
 # Silence of less is a pause between sounds.
 _PAUSE_COLUMNS = 24
 # BT.709 in 16 to 235, what players expect of a file without a source.
@@ -179,7 +181,8 @@ class Speech:
     mel: [T_mel, 80] float32; 26 kB a second, all that is kept of the sound.
     seconds: its length.
     sample_rate: Hz.
-    blocks: iterates over the samples, [n, channels] float32.
+    blocks: iterates over the samples, [n, channels] float32; a file's are
+      stereo or mono.
     silent: whether there is no sound at all.
   """
 
@@ -206,13 +209,18 @@ def open_speech(speech: str | tuple[np.ndarray, int], padding: str) -> Speech:
     name, (waveform, rate) = "the speech", speech
     waveform = audio.as_floats(waveform)
     waveform = waveform if waveform.ndim == 2 else waveform.reshape(-1, 1)
+    if waveform.shape[1] > _MOST_CHANNELS:
+      raise InferenceError(
+        f"{name} is {waveform.shape}, which is {waveform.shape[1]} channels; "
+        "expected [samples] or [samples, channels]: is it transposed?"
+      )
   else:
     name, waveform = os.fspath(speech), None
     rate = video.audio_format(name)[0]
 
   def blocks():
     if waveform is None:
-      return video.audio_blocks(name)
+      return video.audio_blocks(name, stereo=True)
     return (waveform[i : i + rate] for i in range(0, len(waveform), rate))
 
   samples, peak = 0, 0.0

@@ -13,15 +13,15 @@ import cv2
 import numpy as np
 import scipy.optimize
 
-from w2l_jax import faces
+from w2l_jax import faces, looks
 from w2l_jax.detectors import Detector
 
 # Frames are compared at this size, in grey: noise and small movements vanish.
 _SMALL = (48, 27)
+# Of larger frames every second pixel is looked at, or fewer, to this width.
+_SEEN_WIDTH = 480
 # Two detections of which the smaller is covered to this part are one face.
 _SAME_FACE = 0.6
-# What a face looks like is judged at this size.
-_LOOKS_SIZE = 64
 
 
 class CutFinder:
@@ -43,6 +43,10 @@ class CutFinder:
 
   def difference(self, frame: np.ndarray) -> float:
     """Mean difference to the frame before in levels of 255; 0 for the first."""
+    step = frame.shape[1] // _SEEN_WIDTH
+    if step > 1:  # A part of the pixels is enough, and four times as fast.
+      size = tuple(max(1, side // step) for side in frame.shape[1::-1])
+      frame = cv2.resize(frame, size, interpolation=cv2.INTER_NEAREST)
     small = cv2.cvtColor(
       cv2.resize(frame, _SMALL, interpolation=cv2.INTER_AREA),
       cv2.COLOR_BGR2GRAY,
@@ -71,7 +75,10 @@ class Track:
     times: [k] the frames in which it was detected.
     found: [k, 4] float32, its boxes there.
     scores: [k] what the detector gave them.
-    looks: [D] mean of what `looks` says of it; empty if it was not asked.
+    looks: [D] mean of what `describe` says of it; empty without.
+    missed: in how many detections in a row.
+    eyes: [k, 4] float32, its eyes there, as detectors.py has them; [k, 0] if
+      the detector was not asked for them.
   """
 
   times: list[int]
@@ -79,6 +86,7 @@ class Track:
   scores: list[float]
   looks: np.ndarray
   missed: int = 0
+  eyes: list[np.ndarray] = dataclasses.field(default_factory=list)
 
   @property
   def start(self) -> int:
@@ -96,6 +104,28 @@ class Track:
     return np.stack(
       [np.interp(span, self.times, found[:, i]) for i in range(4)], axis=1
     ).astype(np.float32)
+
+  def angles(self) -> np.ndarray:
+    """[stop - start] float32 radians by which the eyes' line is turned.
+
+    Clockwise on the screen is positive, 0 is level (and without eyes); linearly
+    between detections, the shorter way round.
+    """
+    span = np.arange(self.start, self.stop)
+    eyes = np.array(self.eyes)
+    if not eyes.size:
+      return np.zeros(len(span), np.float32)
+    across, down = (eyes[:, 2:] - eyes[:, :2]).T
+    angles = np.unwrap(np.arctan2(down, across))
+    return np.interp(span, self.times, angles).astype(np.float32)
+
+  def add(self, time: int, row: np.ndarray, first: bool = False) -> None:
+    """Appends a detection [5 or more], or puts it `first`."""
+    at = 0 if first else len(self.times)
+    self.times.insert(at, time)
+    self.found.insert(at, row[:4])
+    self.scores.insert(at, float(row[4]))
+    self.eyes.insert(at, row[5:])
 
   def overlaps(self, other: "Track") -> bool:
     """Whether both are seen at the same time."""
@@ -126,42 +156,17 @@ class Scene:
   tracks: list[Track]
 
 
-def looks(frame: np.ndarray, box: np.ndarray) -> np.ndarray:
-  """What a face looks like, for telling people of one video apart.
-
-  Gradients (HOG) and colours of the face's box.  No recogniser: it knows a
-  person again in the same light and much the same pose.
-
-  Returns:
-    [D] float32 of length 1.
-  """
-  face = faces.crop(frame, box, _LOOKS_SIZE)
-  hog = cv2.HOGDescriptor(
-    (_LOOKS_SIZE, _LOOKS_SIZE), (16, 16), (8, 8), (8, 8), 9
-  )
-  lab = cv2.cvtColor(face, cv2.COLOR_BGR2LAB)
-  colours = np.concatenate(
-    [
-      np.histogram(lab[..., i], 16, (0, 256), density=True)[0] ** 0.5
-      for i in range(3)
-    ]
-  )
-  parts = [hog.compute(face).ravel(), colours]
-  return np.concatenate(
-    [p / max(np.linalg.norm(p), 1e-9) / np.sqrt(len(parts)) for p in parts]
-  ).astype(np.float32)
-
-
 def distinct(found: np.ndarray, min_score: float) -> np.ndarray:
   """Detections [n, 5] that are sure and not of a face that another one has.
 
   Returns:
-    [m, 5], in the detector's order.
+    [m, 5], in the detector's order; with eyes as the detections are.
   """
+  columns = found.shape[1]
   kept: list[np.ndarray] = []
   for row in found[found[:, 4] >= min_score]:
     box = row[:4]
-    others = np.reshape(kept, (-1, 5))[:, :4]
+    others = np.reshape(kept, (-1, columns))[:, :4]
     sides = np.minimum(box[2:], others[:, 2:]) - np.maximum(
       box[:2], others[:, :2]
     )
@@ -169,7 +174,7 @@ def distinct(found: np.ndarray, min_score: float) -> np.ndarray:
     smaller = np.minimum(_area(box), _area(others))
     if not np.any(shared > _SAME_FACE * smaller):
       kept.append(row)
-  return np.reshape(kept, (-1, 5)).astype(np.float32)
+  return np.reshape(kept, (-1, columns)).astype(np.float32)
 
 
 def _area(boxes: np.ndarray) -> np.ndarray:
@@ -246,17 +251,13 @@ class _Tracker:
         row = self._same(track.predicted(time), between(time))
         if row is None:
           break
-        track.times.append(time)
-        track.found.append(row[:4])
-        track.scores.append(float(row[4]))
+        track.add(time, row)
     for track in begun:
       for time in reversed(times):
         row = self._same(track.found[0], between(time))
         if row is None:
           break
-        track.times.insert(0, time)
-        track.found.insert(0, row[:4])
-        track.scores.insert(0, float(row[4]))
+        track.add(time, row, first=True)
 
   def _same(self, box, found) -> np.ndarray | None:
     """The row of `found` that is of the same face as a box, if there is one."""
@@ -267,14 +268,11 @@ class _Tracker:
     return found[best] if overlaps[best] >= self._tracking.min_iou else None
 
   def _extend(self, track, time, frame, row):
-    box = row[:4]
     if self._describe is not None:
-      found = self._describe(frame, box)
+      found = self._describe(frame, row)
       n = len(track.times)
       track.looks = found if not n else (n * track.looks + found) / (n + 1)
-    track.times.append(time)
-    track.found.append(box)
-    track.scores.append(float(row[4]))
+    track.add(time, row)
     track.missed = 0
 
 
@@ -295,7 +293,8 @@ def scenes(
     tracking: how.
     cuts: told every frame in turn, says which begin a new scene; None is a
       CutFinder of its own.
-    describe: `looks`, where tracks are to be told apart by them.
+    describe: says what a detection in a frame looks like, where tracks are to
+      be told apart by that.
     exact_ends: whether the detector also looks at the frames between two looks
       where a face comes or goes, so that tracks begin and end to the frame.
 
@@ -344,10 +343,6 @@ def scenes(
 # --- Who is meant ---
 
 WHO = ("largest", "central", "all")
-# On GRID, looks of two moments of a clip have a cosine of 0.97 or more, of two
-# clips of a person 0.94 in the mean (0.86 at least), of two people 0.76 to
-# 0.93.
-MIN_LIKENESS = 0.9
 
 
 def choose(
@@ -356,7 +351,7 @@ def choose(
   height: int,
   width: int,
   wanted: np.ndarray | None = None,
-  min_likeness: float = MIN_LIKENESS,
+  min_likeness: float = looks.MIN_LIKENESS,
 ) -> list[Track]:
   """Chooses whose lips are to move in a scene.
 
@@ -369,9 +364,8 @@ def choose(
     who: "largest" by area and time, "central" by nearness to the middle and
       time, "all", or n: the n-th person from the left, from 1 on.
     height, width: of the frames, pixels.
-    wanted: what the wanted person looks like (`looks`); in place of `who`.
-    min_likeness: tracks whose looks have a smaller cosine to `wanted` are
-      somebody else's.
+    wanted: what the wanted person looks like (looks.py); in place of `who`.
+    min_likeness: tracks that are less like `wanted` are somebody else's.
 
   Returns:
     Tracks; but for "all", none overlap in time.
@@ -384,7 +378,7 @@ def choose(
   ]
   tracks = lasting or scene.tracks
   if wanted is not None:
-    likeness = [_likeness(t.looks, wanted) for t in tracks]
+    likeness = [looks.likeness(t.looks, wanted) for t in tracks]
     like = [
       (value, t)
       for value, t in zip(likeness, tracks, strict=True)
@@ -407,10 +401,6 @@ def choose(
     return _one_person(sorted(tracks, key=nearness, reverse=True))
   people = _people(tracks)
   return people[who - 1] if who <= len(people) else []
-
-
-def _likeness(a: np.ndarray, b: np.ndarray) -> float:
-  return float(a @ b / max(np.linalg.norm(a) * np.linalg.norm(b), 1e-9))
 
 
 def _one_person(ranked: list[Track]) -> list[Track]:

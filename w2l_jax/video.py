@@ -276,7 +276,7 @@ def _audio_stream(container, path) -> av.audio.stream.AudioStream:
   return stream
 
 
-def audio_blocks(path: str) -> Iterator[np.ndarray]:
+def audio_blocks(path: str, stereo: bool = False) -> Iterator[np.ndarray]:
   """Decodes sound so that sample 0 is the instant of the first video frame.
 
   Where sound starts later than the pictures, zeros come before it; where it
@@ -285,6 +285,9 @@ def audio_blocks(path: str) -> Iterator[np.ndarray]:
 
   Args:
     path: any sound or video file.
+    stereo: whether more than two channels become two, by FFmpeg's matrix less
+      3 dB (of 5.1: sqrt(1/2) of each side, half of centre and surround), so
+      that speech, which films have in the centre, is as loud as it was meant.
 
   Yields:
     [samples, channels] float32 in [-1, 1], one after the other.
@@ -295,10 +298,11 @@ def audio_blocks(path: str) -> Iterator[np.ndarray]:
   """
   with _open(path) as container:
     stream = _audio_stream(container, path)
-    rate, channels = stream.rate, stream.channels
-    converter = av.AudioResampler(
-      format="fltp", layout=stream.layout, rate=rate
-    )
+    rate, channels, layout = stream.rate, stream.channels, stream.layout
+    gain = 1.0
+    if stereo and channels > 2:
+      channels, layout, gain = 2, "stereo", 0.5**0.5
+    converter = av.AudioResampler(format="fltp", layout=layout, rate=rate)
     pictures = bool(container.streams.video)
     # Samples since the stream's first, and how many to drop before the frames.
     position, start, early, given = 0, None, 0, False
@@ -321,6 +325,8 @@ def audio_blocks(path: str) -> Iterator[np.ndarray]:
             else:
               gap = 0
           position += samples.shape[1]
+          if gain != 1:
+            samples = samples * np.float32(gain)
           for block in (np.zeros((gap, channels), np.float32), samples.T):
             cut = min(early, len(block))
             early -= cut
@@ -355,17 +361,27 @@ def _first_frame_time(path: str) -> float:
     return frame.time if frame is not None and frame.time is not None else 0.0
 
 
+def _moves(path: str) -> bool:
+  """Whether a GIF has more than one picture."""
+  with _open(path) as container:
+    try:
+      return len(list(itertools.islice(container.decode(video=0), 2))) > 1
+    except av.FFmpegError:
+      return False
+
+
 def read_image(path: str) -> np.ndarray | None:
   """Reads a still picture, BGR uint8; None if the file is not a picture.
 
-  It is turned upright as its EXIF says; what is transparent becomes white.
+  A GIF that moves is a video, and no picture.  Pictures are turned upright as
+  their EXIF says; what is transparent becomes white.
   """
   path = os.fspath(path)
   if not os.path.isfile(path) or not cv2.haveImageReader(path):
     return None
   with open(path, "rb") as f:
     data = np.frombuffer(f.read(), np.uint8)
-  if not data.size:
+  if not data.size or (data[:4].tobytes() == b"GIF8" and _moves(path)):
     return None
   image = cv2.imdecode(data, cv2.IMREAD_COLOR)
   raw = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
