@@ -16,7 +16,8 @@ LAYERS = [
   {"weight_files", "checkpoint_store", "metric_weights", "side_by_side"},
   {"checkpoints"},
   {"input_pipeline", "train_loop", "inference", "lip_sync_options"},
-  {"train_expert", "samples", "face_boxes", "evaluate_pictures"},
+  {"train_expert", "samples", "face_boxes", "face_preview",
+   "evaluate_pictures"},
   {"train_generator", "lip_syncer", "judges"},
   {"evaluate_sync"},
   {"evaluate_split", "evaluate_videos"},
@@ -41,6 +42,8 @@ HOMES = {
     "launch/html_page.py",
     "launch/plot_runs.py",
   },
+  "IPython": {"launch/notebook.py"},
+  "gradio": {"launch/web.py", "launch/web_page.py"},
   "tensorboardX": {"w2l_jax/metrics.py"},
   "ml_collections": {
     "w2l_jax/checkpoints.py",
