@@ -69,6 +69,12 @@ _FPS = flags.DEFINE_float(
   "fps", None, "Frames a second; unset: the video's own, 25 for a photo."
 )
 _SMOOTH = flags.DEFINE_bool("smooth", True, "Average boxes over time.")
+_ALIGN_EYES = flags.DEFINE_bool(
+  "align_eyes",
+  False,
+  "Turn faces so that the eyes are level for the network, and back; for heads "
+  "held aslant.",
+)
 _DETECTOR = flags.DEFINE_enum(
   "detector",
   None,
@@ -170,6 +176,7 @@ def _options() -> dict:
     | {
       "hold_seconds": _HOLD_SECONDS.value,
       "smooth": _SMOOTH.value,
+      "align_eyes": _ALIGN_EYES.value,
       "detector": _DETECTOR.value,
       "fps": _FPS.value,
       "static": _STATIC.value,

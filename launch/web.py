@@ -16,7 +16,7 @@ import threading
 
 from absl import app, flags, logging
 
-from launch import sample, web_jobs
+from launch import web_jobs
 
 _CHECKPOINT = flags.DEFINE_string(
   "checkpoint",
@@ -61,8 +61,9 @@ def _settings(folder: str) -> None:
   tempfile.tempdir = folder
 
 
-def _examples() -> list[sample.Example]:
+def _examples() -> list:
   from data_prep import speech_synthesis
+  from launch import sample
 
   try:
     return sample.examples() if _EXAMPLES.value else []
@@ -78,6 +79,7 @@ def main(argv):
     raise app.UsageError(f"unexpected argument {argv[1]!r}; flags are --name=")
   # Imported here: processes that read files are copies of this module, and need
   # none of it.
+  from launch import sample
   from w2l_jax import checkpoints, lip_syncer
 
   # A kill cleans up as Ctrl-C does.

@@ -22,6 +22,7 @@ from absl import logging
 from data_prep import isolation
 from w2l_jax import face_preview, sources, video
 from w2l_jax.lip_sync_options import Options
+from w2l_jax.progress_bars import Progress
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,8 +146,14 @@ class Studio:
       self._check_files(request.face)
       return self._apart(_look, (request, self.limits, detector))
 
-  def lipsync(self, request: Request) -> tuple[str, str]:
-    """Makes a video; shows progress as LipSyncer does, by tqdm.
+  def lipsync(
+    self, request: Request, progress: Progress = False
+  ) -> tuple[str, str]:
+    """Makes a video.
+
+    Args:
+      request: what is asked for.
+      progress: as LipSyncer's.
 
     Returns:
       (path of the video, what was done, in words).
@@ -164,17 +171,14 @@ class Studio:
           request.face,
           request.speech,
           outfile,
-          progress=True,
+          progress=progress,
           **({"fps": rate} if rate else {}),
           **request.options,
         )
       except BaseException:
         shutil.rmtree(os.path.dirname(outfile), ignore_errors=True)
         raise
-      said = summary.report()
-      if summary.silent:
-        said += "\nThe speech is silent; the mouth stays as in silence."
-      return outfile, said
+      return outfile, _in_words(summary)
 
   def _check_files(self, *paths: str) -> None:
     for path, what in zip(paths, ("a face", "speech"), strict=False):
@@ -203,6 +207,19 @@ class Studio:
         "long; save them in another format, or take others"
       )
     return result
+
+
+def _in_words(summary) -> str:
+  """What was done, of a LipSyncer's Summary."""
+  said = (
+    f"{summary.seconds:.1f} seconds, {summary.frames} frames, made in "
+    f"{summary.wall_seconds:.0f} seconds."
+  )
+  if unchanged := summary.frames - summary.with_face:
+    said += f" {unchanged} frames have no such face and are unchanged."
+  if summary.silent:
+    said += " The speech is silent; the mouth stays as in silence."
+  return said
 
 
 @contextlib.contextmanager

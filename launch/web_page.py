@@ -3,6 +3,8 @@
 Importing it imports Gradio, whose settings launch/web.py makes before.
 """
 
+import time
+
 import gradio as gr
 
 from launch import sample, web_jobs
@@ -10,6 +12,8 @@ from w2l_jax import detectors, lip_sync_options, sources
 
 # Of people waiting; further ones are told so.
 _QUEUE = 20
+# Seconds between two pieces of news of a bar.
+_TELL_SECONDS = 0.3
 _WHO = ["largest", "central", "all"]
 # Of lip_sync_options: what is on the page, and what it means.
 _WORDS = {
@@ -138,9 +142,18 @@ def build(studio: web_jobs.Studio, examples: list[sample.Example]) -> gr.Blocks:
 
     def lipsync(
       face, speech, microphone, who, detector, smaller, rotate, static, *others,
-      progress=gr.Progress(track_tqdm=True),  # noqa: B008 (Gradio looks for it)
+      progress=gr.Progress(),  # noqa: B008 (Gradio looks for it)
     ):  # fmt: skip
       progress(0, desc="reading")
+      told = 0.0
+
+      def tell(doing, done, total):
+        nonlocal told
+        if done and time.monotonic() - told < _TELL_SECONDS:
+          return
+        told = time.monotonic()
+        progress((done, total), desc=doing, unit="frames")
+
       chosen = options(
         who,
         detector,
@@ -152,7 +165,7 @@ def build(studio: web_jobs.Studio, examples: list[sample.Example]) -> gr.Blocks:
       )
       request = web_jobs.Request(face or "", speech or microphone or "", chosen)
       try:
-        return studio.lipsync(request)
+        return studio.lipsync(request, tell)
       except web_jobs.Refused as e:
         return None, str(e)
 

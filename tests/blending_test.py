@@ -47,12 +47,67 @@ def test_the_mouth_is_the_generated_one(picture):
     assert (out[115:136, 80:121] == face[0, 0]).all()
 
 
+def in_box(box, angle, height, width):
+  """[H, W] coordinates of pixels' centres in a turned box, from 0 to 1."""
+  x1, y1, x2, y2 = box
+  y, x = np.mgrid[:height, :width] + 0.5
+  x, y = x - (x1 + x2) / 2, y - (y1 + y2) / 2
+  cos, sin = np.cos(angle), np.sin(angle)
+  across, down = cos * x + sin * y, cos * y - sin * x
+  return across / (x2 - x1) + 0.5, down / (y2 - y1) + 0.5
+
+
+@pytest.mark.parametrize("degrees", [-35, 7, 20, 170])
+@pytest.mark.parametrize("region", blending.REGIONS)
+def test_turned_boxes(picture, degrees, region):
+  """Nothing outside changes; the mouth's place is drawn; none is cut off."""
+  angle, box = np.radians(degrees), np.array([70.3, 40.7, 149.6, 140.2])
+  face = np.full((48, 48, 3), (250, 10, 130), np.uint8)
+  out = blending.blend(picture, face, box, region, match=False, angle=angle)
+  x, y = in_box(box, angle, *picture.shape[:2])
+  outside = (x < 0) | (x > 1) | (y > 1)
+  outside |= y < (0.45 if region == "lower" else 0)
+  np.testing.assert_array_equal(out[outside], picture[outside])
+  mouth = (np.abs(x - 0.5) < 0.25) & (y > 0.62) & (y < 0.8)
+  assert mouth.sum() > 500 and (out[mouth] == face[0, 0]).all()
+
+
+@pytest.mark.parametrize("degrees", [-35, 7, 20, 170])
+def test_what_was_cut_out_turned_comes_back(picture, degrees):
+  angle = np.radians(degrees)
+  for box in ((70.3, 40.7, 149.6, 140.2), (-20.5, 29.25, 80, 125.5)):
+    face = faces.crop_exact(picture, np.array(box), 128, angle)
+    out = blending.blend(picture, face, np.array(box), "whole", angle=angle)
+    assert np.abs(out.astype(int) - picture).mean() < 0.5
+
+
+def test_no_turn_is_no_turn(picture):
+  """A turn by next to nothing draws the same, but for rounding."""
+  face = faces.crop_exact(255 - picture, np.array([60.0, 40, 160, 150]), 96)
+  for box in BOXES:
+    upright, turned = (
+      blending.blend(picture, face, np.array(box), angle=angle).astype(int)
+      for angle in (0.0, 1e-9)
+    )
+    assert np.abs(upright - turned).max() <= 1
+
+
+def test_fine_lines_across_stay(picture):
+  """A face as large as its box keeps every second row of the lower half."""
+  face = np.full((96, 96, 3), 60, np.uint8)
+  face[::2] = 180
+  grey = np.full((140, 140, 3), 120, np.uint8)
+  box = np.array([20.0, 20, 116, 116])
+  out = blending.blend(grey, face, box, match=False)
+  np.testing.assert_array_equal(out[82:100, 40:90], face[62:80, 20:70])
+
+
 @pytest.mark.parametrize("region", blending.REGIONS)
 def test_mask(region):
   """0 on the border, whole inside, never falls on the way in."""
   n = 200
   x = (np.arange(n) + 0.5) / n
-  mask = blending.mask(x, x, region)
+  mask = blending.mask(x[None], x[:, None], region)
   assert mask.shape == (n, n) and mask.dtype == np.float32
   assert mask.min() == 0 and mask.max() == 1
   for side in (mask[0], mask[-1], mask[:, 0], mask[:, -1]):
@@ -73,7 +128,9 @@ def test_matched_against_least_squares():
   """The plane is the weighted least squares' one, found by NumPy."""
   rng = np.random.default_rng(0)
   h, w = 40, 30
-  weights = blending.mask((np.arange(w) + 0.5) / w, (np.arange(h) + 0.5) / h)
+  weights = blending.mask(
+    (np.arange(w)[None] + 0.5) / w, (np.arange(h)[:, None] + 0.5) / h
+  )
   patch = rng.uniform(0, 255, (h, w, 3)).astype(np.float32)
   around = patch + rng.uniform(-30, 30, (h, w, 3)).astype(np.float32)
   found = blending.matched(patch, around, weights) - patch
@@ -169,8 +226,8 @@ def mask_steps(frame, box) -> np.ndarray:
   x1, y1, x2, y2 = faces.inside(box, *frame.shape[:2])
   left, top, right, bottom = int(x1), int(y1), round(x2), round(y2)
   weights = blending.mask(
-    (np.arange(left, right) + 0.5 - x1) / (x2 - x1),
-    (np.arange(top, bottom) + 0.5 - y1) / (y2 - y1),
+    (np.arange(left, right)[None] + 0.5 - x1) / (x2 - x1),
+    (np.arange(top, bottom)[:, None] + 0.5 - y1) / (y2 - y1),
   )
   gy, gx = np.gradient(weights)
   steep = np.hypot(gy, gx)

@@ -124,6 +124,30 @@ def test_shrinking_maps_boxes_back(name, tolerance):
   np.testing.assert_allclose(large[0, 4], small[0, 4], rtol=1e-3)
 
 
+# --- Eyes ---
+
+# In conftest.face_picture(), by eye: the left one, the right one.
+EYES = np.array([110.0, 104.0, 147.0, 105.0])
+
+
+def test_eyes_follow_the_score():
+  picture = conftest.face_picture()
+  found = detectors.make("mtcnn", True)(picture)
+  assert found.shape == (1, 9) and found.dtype == np.float32
+  np.testing.assert_array_equal(found[:, :5], detect("mtcnn", picture))
+  np.testing.assert_allclose(found[0, 5:], EYES, atol=4)
+  # Shrunk to 480, and back.
+  large = cv2.resize(picture, None, fx=3, fy=3, interpolation=cv2.INTER_CUBIC)
+  found = detectors.make("mtcnn", True)(large)
+  np.testing.assert_allclose(found[0, 5:], 3 * EYES, atol=12)
+  assert detectors.make("mtcnn", True)(0 * picture).shape == (0, 9)
+
+
+def test_haar_finds_no_eyes():
+  with pytest.raises(ValueError, match="haar finds no eyes; mtcnn does"):
+    detectors.make("haar", True)
+
+
 def test_two_faces_come_best_first():
   picture = conftest.face_picture()
   pair = np.concatenate([picture, cv2.GaussianBlur(picture, (0, 0), 2)], axis=1)
@@ -165,6 +189,18 @@ def test_yunet_boxes(model, scale):
   )
   assert found[0, 4] > 0.95
   assert detect(model, 0 * frame).shape == (0, 5)
+
+
+def test_yunet_eyes(model):
+  """Those of the file are all in the cell's corner, also in a shrunk frame."""
+  for scale in (1, 2):
+    frame = np.zeros((320 * scale, 480 * scale, 3), np.uint8)
+    frame[104 * scale : 112 * scale, 200 * scale : 208 * scale] = 255
+    found = detectors.make(model, True)(frame)
+    np.testing.assert_allclose(
+      found[0, 5:], np.array([200, 104, 200, 104]) * scale, atol=0.1
+    )
+    assert detectors.make(model, True)(0 * frame).shape == (0, 9)
 
 
 def test_yunet_takes_frames_of_any_size(model):

@@ -19,12 +19,23 @@ PREPARATION = {
 }  # fmt: skip
 
 
-def find(monkeypatch, count, script, needed=None, **choices):
-  def detector(frame):
-    rows = [(*box, 0.99) for box in script(int(frame[0, 0, 0]))]
-    return np.array(rows, np.float32).reshape(-1, 5)
+def find(monkeypatch, count, script, needed=None, eyes=None, **choices):
+  """Boxes of scripted detections; `eyes` gives their angle in degrees."""
 
-  monkeypatch.setattr(detectors, "make", lambda name: detector)
+  def detector(frame):
+    number = int(frame[0, 0, 0])
+    rows = [(*box, 0.99) for box in script(number)]
+    if eyes:
+      angle = np.radians(eyes(number))
+      right = 10 * np.cos(angle), 10 * np.sin(angle)
+      rows = [(*row, 0, 0, *right) for row in rows]
+    return np.array(rows, np.float32).reshape(-1, 9 if eyes else 5)
+
+  def make(name, with_eyes):
+    assert with_eyes == (eyes is not None)
+    return detector
+
+  monkeypatch.setattr(detectors, "make", make)
 
   def frames(first):
     # The number alone differs: no cuts.
@@ -56,6 +67,36 @@ def test_boxes_are_smoothed_and_padded(monkeypatch):
   assert (found.tracks == 0).all() and found.scenes == 1
   found = find(monkeypatch, 30, lambda i: [BOX + noise[i]], smooth=False)
   np.testing.assert_array_equal(found.boxes[:, 0], raw)
+
+
+def test_angles_are_averaged_and_held_as_boxes_are(monkeypatch):
+  rng = np.random.default_rng(0)
+  degrees = 20 + rng.normal(0, 2, 30)
+  found = find(
+    monkeypatch,
+    30,
+    lambda i: [BOX] if i < 20 else [],
+    eyes=lambda i: degrees[i],
+    align_eyes=True,
+    no_face="hold",
+  )
+  raw = np.radians(degrees[:20]).astype(np.float32)
+  expected = faces.smooth_boxes(np.repeat(raw[:, None], 4, axis=1), 5)[:, 0]
+  np.testing.assert_allclose(found.angles[:20, 0], expected, atol=1e-6)
+  np.testing.assert_array_equal(found.angles[20:25, 0], [expected[-1]] * 5)
+  assert drawn(found) == [*range(25)]
+  assert np.isnan(found.angles[25:]).all()
+
+
+def test_boxes_are_upright_unless_asked(monkeypatch):
+  assert not find(monkeypatch, 9, lambda i: [BOX]).angles.any()
+  for choices in ({"compat": True}, {"box": (30, 80, 20, 60)}):
+    assert not find(monkeypatch, 9, lambda i: [BOX], **choices).angles.any()
+
+
+def test_detectors_that_find_no_eyes(monkeypatch):
+  with pytest.raises(sources.InferenceError, match="haar finds no eyes"):
+    face_boxes._detector("haar", True)
 
 
 def test_no_more_frames_than_are_needed(monkeypatch):

@@ -378,3 +378,32 @@ def test_a_hard_paste_is_the_resized_face():
   np.testing.assert_array_equal(out[5:30, 10:41], cv2.resize(face, (31, 25)))
   out[5:30, 10:41] = frame[5:30, 10:41]
   np.testing.assert_array_equal(out, frame)
+
+
+@pytest.mark.parametrize("degrees", [-30, 4, 20, 90])
+def test_a_turned_crop_is_the_crop_of_the_picture_turned_back(degrees):
+  """Whatever the way round; outside the frame its border goes on."""
+  rng = np.random.default_rng(0)
+  small = rng.integers(0, 256, (12, 16, 3), np.uint8)
+  picture = cv2.resize(small, (320, 240), interpolation=cv2.INTER_CUBIC)
+  box, middle = np.array([110.5, 60.25, 190.5, 160.75]), (150.0, 110.0)
+  # The same face, its head turned clockwise on the screen.
+  turn = cv2.getRotationMatrix2D(middle, -degrees, 1)
+  turned = cv2.warpAffine(picture, turn, (320, 240), flags=cv2.INTER_CUBIC)
+  expected = faces.crop_exact(picture, box, 64).astype(int)
+  found = faces.crop_exact(turned, box, 64, np.radians(degrees)).astype(int)
+  assert np.abs(found - expected).mean() < 1.5
+  if degrees != 4:
+    upright = faces.crop_exact(turned, box, 64).astype(int)
+    assert np.abs(upright - expected).mean() > 15
+
+
+def test_to_frame_maps_corners_and_middle():
+  """By hand: a quarter turn clockwise of a box of 4 x 2."""
+  matrix = faces.to_frame((10.0, 20.0, 14.0, 22.0), (8, 4), np.pi / 2)
+  # The crop's middle, between its pixels, is the box's, between the frame's.
+  np.testing.assert_allclose(matrix @ [3.5, 1.5, 1], [11.5, 20.5], atol=1e-12)
+  # Its right edge's middle points down.
+  np.testing.assert_allclose(matrix @ [7.5, 1.5, 1], [11.5, 22.5], atol=1e-12)
+  # Its left upper corner is at the right, above.
+  np.testing.assert_allclose(matrix @ [-0.5, -0.5, 1], [12.5, 18.5], atol=1e-12)

@@ -20,6 +20,9 @@ from w2l_jax.lip_sync_options import Options
     ({"box": (50, 40, 0, 9)}, "expected top, bottom, left, right"),
     ({"fps": 0}, "fps is 0"),
     ({"hold_seconds": -1}, "hold_seconds is -1"),
+    ({"align_eyes": True, "paste": "hard"}, "does not go with a hard paste"),
+    ({"align_eyes": True, "compat": True}, "does not go with compat"),
+    ({"align_eyes": True, "box": (1, 9, 1, 9)}, "does not go with a box"),
   ],
 )
 def test_bad_options(choices, message):

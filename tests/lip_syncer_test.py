@@ -20,6 +20,7 @@ from conftest import babble, face_picture, talking_frames, write_video
 from w2l_jax import (
   blending,
   detectors,
+  inference,
   lip_syncer,
   sources,
   video,
@@ -491,6 +492,86 @@ def test_a_cut_between_two_people(syncer, speech):
   assert changed(frames, found).all()
   assert columns_changed(first, found[:9])[1] < 200
   assert columns_changed(second, found[9:])[0] > 250
+
+
+# --- Heads held aslant ---
+
+
+def draws_a_mouth(variables, mels, crops, references):
+  """A network that returns its crop with red where the mouth should be."""
+  out = np.array(crops)
+  size = crops.shape[1]
+  rows, columns = (slice(int(a * size), int(b * size)) for a, b in (
+    (0.72, 0.86), (0.38, 0.62)
+  ))  # fmt: skip
+  out[:, rows, columns] = (0, 0, 255)
+  return out
+
+
+def red_middle(before, after) -> np.ndarray:
+  """[2] x and y of the middle of what has become red."""
+  return red_points(before, after).mean(axis=0)
+
+
+def red_slope(before, after) -> float:
+  """Degrees by which what has become red is turned, clockwise."""
+  points = red_points(before, after)
+  axis = np.linalg.svd(points - points.mean(axis=0))[2][0]
+  return np.degrees(np.arctan2(axis[1], axis[0]))
+
+
+def red_points(before, after) -> np.ndarray:
+  """[n, 2] x and y of the pixels that have lost their green."""
+  points = np.argwhere(before[..., 1].astype(int) - after[..., 1] > 60)
+  assert len(points) > 60
+  return points[:, ::-1]
+
+
+@pytest.mark.parametrize("degrees", [-25, 20])
+def test_eyes_are_made_level(syncer, monkeypatch, degrees):
+  """The mouth of a turned head is drawn where it is, turned, and only there."""
+  upright = cv2.copyMakeBorder(
+    face_picture(), 60, 60, 60, 60, cv2.BORDER_REPLICATE
+  )
+  turn = cv2.getRotationMatrix2D((188.0, 182.0), -degrees, 1)
+  aslant = cv2.warpAffine(
+    upright, turn, (376, 376), borderMode=cv2.BORDER_REPLICATE
+  )
+  seen = []
+
+  def network(variables, mels, crops, references):
+    seen.append(np.array(crops[0], int))
+    return draws_a_mouth(variables, mels, crops, references)
+
+  def drawn(picture, **choices):
+    """The first frame, and what the network saw of it."""
+    seen.clear()
+    frames = render(syncer, picture, (babble(0.1), RATE), **choices)
+    return frames[0], seen[0]
+
+  syncer.generator(False).compile(syncer.variables)
+  monkeypatch.setattr(inference.FaceGenerator, "compile", lambda *_: None)
+  monkeypatch.setattr(syncer.generator(False), "_generate", network)
+  straight, expected = drawn(upright, align_eyes=True)
+  plain, tilted = drawn(aslant)
+  aligned, levelled = drawn(aslant, align_eyes=True)
+  # The network sees nearly what it sees of the head held upright.
+  assert np.abs(levelled - expected).mean() < 0.6 * (
+    np.abs(tilted - expected).mean()
+  )
+  mouth = turn @ [*red_middle(upright, straight), 1]
+  # A twentieth of the box's height: boxes of turned heads are not just turned.
+  assert np.linalg.norm(red_middle(aslant, aligned) - mouth) < 6.5
+  assert np.linalg.norm(red_middle(aslant, plain) - mouth) > 10
+  # It is turned itself.
+  turned = red_slope(aslant, aligned) - red_slope(upright, straight)
+  assert abs((turned - degrees + 90) % 180 - 90) < 5
+  # Above the eyes and around the face nothing has changed.
+  different = np.any(aligned != aslant, axis=2)
+  assert different.sum() < 0.15 * different.size
+  y, x = np.nonzero(different)
+  back = cv2.invertAffineTransform(turn) @ np.stack([x, y, np.ones(len(x))])
+  assert back[1].min() > 60 + 100
 
 
 # --- Sound ---

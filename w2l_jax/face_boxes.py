@@ -9,9 +9,16 @@ import dataclasses
 import itertools
 
 import numpy as np
-import tqdm
 
-from w2l_jax import detectors, faces, original, pipeline, tracking, video
+from w2l_jax import (
+  detectors,
+  faces,
+  original,
+  pipeline,
+  progress_bars,
+  tracking,
+  video,
+)
 from w2l_jax.lip_sync_options import Options
 from w2l_jax.sources import InferenceError, Pictures
 
@@ -26,11 +33,14 @@ class Boxes:
   Attributes:
     boxes: [T, P, 4] float32 of up to P faces in each source frame, or NaN.
     tracks: [T, P] int, which track each is of.
+    angles: [T, P] float32 radians by which each box is turned; 0 but for
+      aligned faces.
     scenes: how many there are.
   """
 
   boxes: np.ndarray
   tracks: np.ndarray
+  angles: np.ndarray
   scenes: int = 1
 
 
@@ -40,7 +50,7 @@ def find(
   options: Options,
   preparation: dict,
   clock: pipeline.Clock,
-  progress: bool = False,
+  progress: progress_bars.Progress = False,
 ) -> Boxes:
   """Finds the faces that are to be drawn.
 
@@ -50,7 +60,7 @@ def find(
     options: whose faces, and how.
     preparation: of the checkpoint's config: detector and tracking.
     clock: times "decode" and "detect".
-    progress: whether a bar is shown.
+    progress: whether a bar is shown, or who is told.
 
   Raises:
     InferenceError: where there is no face at all; by flag where one is missing.
@@ -60,13 +70,13 @@ def find(
     _FRAMES_WAITING,
   )
   with contextlib.closing(frames):
-    shown = frames
-    if progress:
-      total = 1 if pictures.still else needed
-      shown = tqdm.tqdm(frames, desc="finding faces", unit="frame", total=total)
+    total = 1 if pictures.still else needed
+    shown = progress_bars.shown(frames, progress, "finding faces", total)
     if options.box is not None:
       return _fixed(shown, pictures.name, options.box)
-    find_in_one = detectors.make(options.detector or preparation["detector"])
+    find_in_one = _detector(
+      options.detector or preparation["detector"], options.align_eyes
+    )
 
     def detector(frame):
       with clock("detect"):
@@ -81,6 +91,13 @@ def find(
     return found
 
 
+def _detector(name: str, eyes: bool) -> detectors.Detector:
+  try:
+    return detectors.make(name, eyes)
+  except ValueError as e:
+    raise InferenceError(str(e)) from e
+
+
 def _fixed(frames, name, box) -> Boxes:
   top, bottom, left, right = box
   count = 0
@@ -93,7 +110,13 @@ def _fixed(frames, name, box) -> Boxes:
       f"{width} x {height}"
     )
   boxes = np.array([left, top, right, bottom], np.float32)
-  return Boxes(np.broadcast_to(boxes, (count, 1, 4)), np.zeros((count, 1), int))
+  return _one_slot(np.broadcast_to(boxes, (count, 1, 4)))
+
+
+def _one_slot(boxes: np.ndarray) -> Boxes:
+  """Boxes [T, 1, 4] of one track, upright."""
+  shape = boxes.shape[:2]
+  return Boxes(boxes, np.zeros(shape, int), np.zeros(shape, np.float32))
 
 
 def _original(frames, name, detector, options) -> Boxes:
@@ -106,8 +129,7 @@ def _original(frames, name, detector, options) -> Boxes:
     ) from e
   if options.smooth:
     boxes = original.smooth(boxes)
-  boxes = boxes[:, None].astype(np.float32)
-  return Boxes(boxes, np.zeros(boxes.shape[:2], int))
+  return _one_slot(boxes[:, None].astype(np.float32))
 
 
 def _tracked(frames, name, detector, how, options, fps) -> Boxes:
@@ -133,7 +155,8 @@ def _tracked(frames, name, detector, how, options, fps) -> Boxes:
     chosen = tracking.choose(scene, who, *shape, wanted)
     most = max(most, len(scene.tracks))
     for track in sorted(chosen, key=lambda t: t.start):
-      boxes = track.boxes()
+      # The angle is a fifth column: averaged and held as the box is.
+      boxes = np.column_stack([track.boxes(), track.angles()])
       if options.smooth:
         boxes = faces.smooth_boxes(boxes, how.smooth_frames)
       if options.no_face == "hold":
@@ -148,7 +171,8 @@ def _tracked(frames, name, detector, how, options, fps) -> Boxes:
       f"{name}: faces were found, up to {most} in a scene, but none that "
       f"faces={who} means"
     )
-  return Boxes(*_in_slots(stretches, count), scenes)
+  rows, tracks = _in_slots(stretches, count)
+  return Boxes(rows[..., :4], tracks, rows[..., 4], scenes)
 
 
 def _check(boxes: np.ndarray, pictures: Pictures, no_face: str) -> None:
@@ -174,11 +198,11 @@ def _in_slots(
   """Lays stretches of boxes side by side.
 
   Args:
-    stretches: (first frame, [n, 4] boxes), by first frame.
+    stretches: (first frame, [n, 5] boxes and angles), by first frame.
     count: T.
 
   Returns:
-    ([T, P, 4] float32 boxes or NaN, [T, P] int numbers of the stretches).
+    ([T, P, 5] float32 of them or NaN, [T, P] int numbers of the stretches).
   """
   ends: list[int] = []  # Of the last stretch in each slot.
   slots = []
@@ -187,7 +211,7 @@ def _in_slots(
     slot = free[0] if free else len(ends)
     ends[slot : slot + 1] = [start + len(boxes)]
     slots.append(slot)
-  out = np.full((count, max(1, len(ends)), 4), np.nan, np.float32)
+  out = np.full((count, max(1, len(ends)), 5), np.nan, np.float32)
   tracks = np.full(out.shape[:2], -1)
   for number, (slot, (start, boxes)) in enumerate(
     zip(slots, stretches, strict=True)

@@ -123,14 +123,14 @@ def runs(boxes: np.ndarray) -> list[slice]:
 def smooth_boxes(boxes: np.ndarray, frames: int) -> np.ndarray:
   """Centred moving average over each stretch of boxes, [T, 4] to [T, 4].
 
-  Near the ends of a stretch the average is over fewer frames, equally many on
-  both sides.
+  Further columns are averaged alike.  Near the ends of a stretch the average is
+  over fewer frames, equally many on both sides.
   """
   smooth = boxes.copy()
   for run in runs(boxes):
     part = boxes[run].astype(np.float64)
     n = len(part)
-    sums = np.concatenate([np.zeros((1, 4)), np.cumsum(part, axis=0)])
+    sums = np.cumsum(np.pad(part, ((1, 0), (0, 0))), axis=0)
     i = np.arange(n)
     half = np.minimum(np.minimum(i, n - 1 - i), frames // 2)
     means = (sums[i + half + 1] - sums[i - half]) / (2 * half + 1)[:, None]
@@ -174,23 +174,53 @@ def crop(frame: np.ndarray, box: np.ndarray, size: int) -> np.ndarray:
   return cv2.resize(frame[y1:y2, x1:x2], (size, size))
 
 
-def crop_exact(frame: np.ndarray, box: np.ndarray, size: int) -> np.ndarray:
+def to_frame(
+  box: tuple[float, ...], size: tuple[int, int], angle: float = 0.0
+) -> np.ndarray:
+  """Where the pixels of a crop lie in its frame.
+
+  Args:
+    box: x1, y1, x2, y2 as `inside` gives it.
+    size: of the crop, width and height.
+    angle: radians by which the box is turned about its middle, clockwise on
+      the screen.
+
+  Returns:
+    [2, 3] matrix from (x, y, 1) in the crop to (x, y) in the frame; pixels are
+    at whole numbers in both.
+  """
+  x1, y1, x2, y2 = box
+  step_x, step_y = (x2 - x1) / size[0], (y2 - y1) / size[1]
+  cos, sin = np.cos(angle), np.sin(angle)
+  turn = np.array([[cos, -sin], [sin, cos]])
+  middle = np.array([x1 + x2, y1 + y2]) / 2
+  # Centres of pixels are at .5.
+  corner = np.array([x1 - middle[0], y1 - middle[1]])
+  first = turn @ (corner + 0.5 * np.array([step_x, step_y])) + middle - 0.5
+  return np.column_stack([turn * [step_x, step_y], first])
+
+
+def crop_exact(
+  frame: np.ndarray, box: np.ndarray, size: int, angle: float = 0.0
+) -> np.ndarray:
   """As `crop`, but of the box as it is, so that steady movement stays steady.
 
   The same bilinear samples; those of a box at whole pixels are `crop`'s.
+
+  Args:
+    frame: [H, W, 3] uint8.
+    box: [4].
+    size: S.
+    angle: radians by which the box is turned, as in `to_frame`; what it takes
+      from outside the frame is the frame's border, continued.
+
+  Returns:
+    [S, S, 3] uint8.
   """
-  x1, y1, x2, y2 = inside(box, *frame.shape[:2])
-  step_x, step_y = (x2 - x1) / size, (y2 - y1) / size
-  # Of a pixel of the crop in the frame; centres are at .5.
-  to_frame = np.array(
-    [
-      [step_x, 0, x1 + 0.5 * step_x - 0.5],
-      [0, step_y, y1 + 0.5 * step_y - 0.5],
-    ]
-  )
+  box = inside(box, *frame.shape[:2])
   return cv2.warpAffine(
     frame,
-    to_frame,
+    to_frame(box, (size, size), angle),
     (size, size),
     flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
     borderMode=cv2.BORDER_REPLICATE,

@@ -54,7 +54,8 @@ class Options:
     pads: pixels to add to boxes: top, bottom, left, right.
     box: top, bottom, left, right of a box for all frames, in place of a
       detector; None or -1s: none.
-    smooth: whether boxes are averaged over time.
+    smooth: whether boxes, and angles, are averaged over time.
+    align_eyes: whether boxes are turned so that the eyes are level in crops.
     detector: a name of detectors.DETECTORS; None is the checkpoint's own.
     fps, static, edit: see sources.open_pictures.
     compat: the original's arithmetic, for comparisons; see original.py.
@@ -72,6 +73,7 @@ class Options:
   pads: tuple[int, int, int, int] = (0, 0, 0, 0)
   box: tuple[int, int, int, int] | None = None
   smooth: bool = True
+  align_eyes: bool = False
   detector: str | None = None
   fps: float | None = None
   static: bool = False
@@ -94,6 +96,14 @@ class Options:
           f"box is {self.box}, expected top, bottom, left, right in pixels, as "
           "80, 220, 100, 210"
         )
+    if self.align_eyes:
+      for given, word in (
+        (self.box is not None, "a box for all frames: no eyes are looked for"),
+        (self.compat, "compat, the original, which turns nothing"),
+        (self.paste == "hard", "a hard paste, whose boxes are upright"),
+      ):
+        if given:
+          raise InferenceError(f"align_eyes does not go with {word}")
     if self.hold_seconds < 0:
       raise InferenceError(
         f"hold_seconds is {self.hold_seconds}, expected 0 or more"

@@ -72,6 +72,9 @@ class Track:
     found: [k, 4] float32, its boxes there.
     scores: [k] what the detector gave them.
     looks: [D] mean of what `looks` says of it; empty if it was not asked.
+    missed: in how many detections in a row.
+    eyes: [k, 4] float32, its eyes there, as detectors.py has them; [k, 0] if
+      the detector was not asked for them.
   """
 
   times: list[int]
@@ -79,6 +82,7 @@ class Track:
   scores: list[float]
   looks: np.ndarray
   missed: int = 0
+  eyes: list[np.ndarray] = dataclasses.field(default_factory=list)
 
   @property
   def start(self) -> int:
@@ -96,6 +100,28 @@ class Track:
     return np.stack(
       [np.interp(span, self.times, found[:, i]) for i in range(4)], axis=1
     ).astype(np.float32)
+
+  def angles(self) -> np.ndarray:
+    """[stop - start] float32 radians by which the eyes' line is turned.
+
+    Clockwise on the screen is positive, 0 is level (and without eyes); linearly
+    between detections, the shorter way round.
+    """
+    span = np.arange(self.start, self.stop)
+    eyes = np.array(self.eyes)
+    if not eyes.size:
+      return np.zeros(len(span), np.float32)
+    across, down = (eyes[:, 2:] - eyes[:, :2]).T
+    angles = np.unwrap(np.arctan2(down, across))
+    return np.interp(span, self.times, angles).astype(np.float32)
+
+  def add(self, time: int, row: np.ndarray, first: bool = False) -> None:
+    """Appends a detection [5 or more], or puts it `first`."""
+    at = 0 if first else len(self.times)
+    self.times.insert(at, time)
+    self.found.insert(at, row[:4])
+    self.scores.insert(at, float(row[4]))
+    self.eyes.insert(at, row[5:])
 
   def overlaps(self, other: "Track") -> bool:
     """Whether both are seen at the same time."""
@@ -156,12 +182,13 @@ def distinct(found: np.ndarray, min_score: float) -> np.ndarray:
   """Detections [n, 5] that are sure and not of a face that another one has.
 
   Returns:
-    [m, 5], in the detector's order.
+    [m, 5], in the detector's order; with eyes as the detections are.
   """
+  columns = found.shape[1]
   kept: list[np.ndarray] = []
   for row in found[found[:, 4] >= min_score]:
     box = row[:4]
-    others = np.reshape(kept, (-1, 5))[:, :4]
+    others = np.reshape(kept, (-1, columns))[:, :4]
     sides = np.minimum(box[2:], others[:, 2:]) - np.maximum(
       box[:2], others[:, :2]
     )
@@ -169,7 +196,7 @@ def distinct(found: np.ndarray, min_score: float) -> np.ndarray:
     smaller = np.minimum(_area(box), _area(others))
     if not np.any(shared > _SAME_FACE * smaller):
       kept.append(row)
-  return np.reshape(kept, (-1, 5)).astype(np.float32)
+  return np.reshape(kept, (-1, columns)).astype(np.float32)
 
 
 def _area(boxes: np.ndarray) -> np.ndarray:
@@ -246,17 +273,13 @@ class _Tracker:
         row = self._same(track.predicted(time), between(time))
         if row is None:
           break
-        track.times.append(time)
-        track.found.append(row[:4])
-        track.scores.append(float(row[4]))
+        track.add(time, row)
     for track in begun:
       for time in reversed(times):
         row = self._same(track.found[0], between(time))
         if row is None:
           break
-        track.times.insert(0, time)
-        track.found.insert(0, row[:4])
-        track.scores.insert(0, float(row[4]))
+        track.add(time, row, first=True)
 
   def _same(self, box, found) -> np.ndarray | None:
     """The row of `found` that is of the same face as a box, if there is one."""
@@ -272,9 +295,7 @@ class _Tracker:
       found = self._describe(frame, box)
       n = len(track.times)
       track.looks = found if not n else (n * track.looks + found) / (n + 1)
-    track.times.append(time)
-    track.found.append(box)
-    track.scores.append(float(row[4]))
+    track.add(time, row)
     track.missed = 0
 
 
