@@ -57,28 +57,37 @@ def kept_folder(name: str = "w2l_jax") -> str:
   return folder
 
 
-def upload(folder: str = "runs/uploads") -> list[str]:
-  """Asks for files and returns their paths; in Colab only.
+def chosen(given: str, what: str, folder: str = "runs/uploads") -> str:
+  """Returns the path of a file that was given, or is asked for.
 
-  Elsewhere files need no upload: give their paths.
+  Args:
+    given: its path, or "upload": then a window asks for it, in Colab; or "".
+    what: it should be, for the window.
+    folder: that keeps what is uploaded.
+
+  Returns:
+    Its path; "" if that was given.
 
   Raises:
-    RuntimeError: outside Colab, or if nothing was chosen.
+    RuntimeError: outside Colab, where files need no upload, or if none was
+      chosen.
   """
+  if given != "upload":
+    return given
   if not in_colab():
-    raise RuntimeError("uploads are Colab's; here, give the file's own path")
+    raise RuntimeError(
+      "uploads are Colab's; here, give the path of the file itself"
+    )
   from google.colab import files
 
   os.makedirs(folder, exist_ok=True)
-  paths = []
+  print(what)
   for name, data in files.upload().items():
     path = os.path.join(folder, os.path.basename(name))
     with open(path, "wb") as f:
       f.write(data)
-    paths.append(path)
-  if not paths:
-    raise RuntimeError("no file was chosen; run the cell again")
-  return paths
+    return path
+  raise RuntimeError("no file was chosen; run the cell again")
 
 
 def download(path: str) -> None:

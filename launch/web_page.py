@@ -14,7 +14,9 @@ from w2l_jax import detectors, lip_sync_options, sources
 _QUEUE = 20
 # Seconds between two pieces of news of a bar.
 _TELL_SECONDS = 0.3
-_WHO = ["largest", "central", "all"]
+# Not only as many as were found: what the page holds and what the server knows
+# of it then never differ.
+_WHO = ["largest", "central", "all", "1", "2", "3", "4"]
 # Of lip_sync_options: what is on the page, and what it means.
 _WORDS = {
   "loop": "Video shorter than the speech",
@@ -46,7 +48,7 @@ def build(studio: web_jobs.Studio, examples: list[sample.Example]) -> gr.Blocks:
         face = gr.File(
           label=f"Face: a video or a photo, up to {limits.megabytes} MB",
           elem_id="face",
-          height=110,
+          height=150,
         )
         preview = gr.Image(
           label="The face whose lips will move is green",
@@ -59,14 +61,17 @@ def build(studio: web_jobs.Studio, examples: list[sample.Example]) -> gr.Blocks:
           label="Found", elem_id="found", interactive=False, lines=2
         )
         who = gr.Radio(
-          _WHO, value=str(usual.faces), label="Whose lips move", elem_id="who"
+          _WHO,
+          value=str(usual.faces),
+          label="Whose lips move, where there are several faces",
+          elem_id="who",
         )
       with gr.Column():
         speech = gr.File(
           label="Speech: any file with sound, up to "
           f"{limits.seconds:.0f} seconds",
           elem_id="speech",
-          height=110,
+          height=150,
         )
         microphone = gr.Audio(
           label="or speak",
@@ -127,18 +132,12 @@ def build(studio: web_jobs.Studio, examples: list[sample.Example]) -> gr.Blocks:
 
     def look(face, who, *others):
       if not face:
-        return None, "", gr.update(choices=_WHO)
+        return None, ""
       try:
         seen = studio.look(web_jobs.Request(face, "", options(who, *others)))
       except web_jobs.Refused as e:
-        return None, str(e), gr.update(choices=_WHO, value=usual.faces)
-      numbers = [str(n + 1) for n in range(len(seen.boxes))]
-      choices = _WHO + (numbers if len(numbers) > 1 else [])
-      return (
-        web_jobs.as_rgb(seen.picture),
-        str(seen),
-        gr.update(choices=choices, value=who if who in choices else "largest"),
-      )
+        return None, str(e)
+      return web_jobs.as_rgb(seen.picture), str(seen)
 
     def lipsync(
       face, speech, microphone, who, detector, smaller, rotate, static, *others,
@@ -173,7 +172,7 @@ def build(studio: web_jobs.Studio, examples: list[sample.Example]) -> gr.Blocks:
       [face.change, who.input, detector.input, smaller.release, rotate.input],
       look,
       look_at,
-      [preview, found, who],
+      [preview, found],
       # The newest wins, and looking does not wait for drawing.
       trigger_mode="always_last",
       concurrency_limit=1,

@@ -7,11 +7,7 @@ import shutil
 import pytest
 from conftest import REPOSITORY
 
-pytestmark = [
-  pytest.mark.notebook,
-  pytest.mark.timeout(900),
-  pytest.mark.xdist_group("notebooks"),
-]
+pytestmark = [pytest.mark.notebook, pytest.mark.timeout(1800)]
 pytest.importorskip("jupytext")
 nbformat = pytest.importorskip("nbformat")
 nbclient = pytest.importorskip("nbclient")
@@ -65,7 +61,7 @@ def execute(checkout, name, **parameters):
   notebook.cells.insert(at + 1, nbformat.v4.new_code_cell(text))
   nbclient.NotebookClient(
     notebook,
-    timeout=600,
+    timeout=1200,
     kernel_name="python3",
     resources={"metadata": {"path": str(path.parent)}},
   ).execute()

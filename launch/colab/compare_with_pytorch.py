@@ -52,6 +52,7 @@ def install():
     subprocess.run(["git", "clone", "--depth=1", REPOSITORY, checkout], check=1)
   os.chdir(checkout)
   sys.path.insert(0, str(checkout))
+  os.makedirs("runs", exist_ok=True)  # For all that is made.
   installed = {d.name: d.version for d in importlib.metadata.distributions()}
   if "w2l_jax" in installed:
     return
@@ -124,19 +125,20 @@ print(
 
 # %% [markdown]
 """
-Single precision has seven digits, and a sum of a thousand products has some
+(Both compute in full single precision here; GPUs and TPUs are quicker and coarser
+unless they are asked for it.) Single precision has seven digits, and a sum of a thousand products has some
 three digits fewer. A difference of 1e-5 or less is that and nothing else; one
 level of a picture's 255 is 4e-3.
 
 ## 4. Train both
 
 The same weights, the same batches, the original's losses and optimiser. Stage 1
-trains the expert; stage 2 the generator and the discriminator.
+trains the expert; stage 2, `gan`, the generator and the discriminator: `loss_l1`
+is the distance from the truth, `loss_sync` the expert's opinion,
+`loss_adversarial` and `loss_discriminator` those of the discriminator.
 """
 
 # %%
-from IPython.display import display
-
 for stage in ("expert", "gan"):
   runs = at_a_glance.train(stage, STEPS)
   names = [name for name in runs["JAX"][0] if name != "step"]

@@ -23,6 +23,7 @@ def install():
     subprocess.run(["git", "clone", "--depth=1", REPOSITORY, checkout], check=1)
   os.chdir(checkout)
   sys.path.insert(0, str(checkout))
+  os.makedirs("runs", exist_ok=True)  # For all that is made.
   installed = {d.name: d.version for d in importlib.metadata.distributions()}
   if "w2l_jax" in installed:
     return

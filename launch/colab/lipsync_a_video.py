@@ -26,11 +26,14 @@ chosen under *Runtime → Change runtime type*; it makes the drawing some ten to
 fifty times faster, and nothing else different.
 
 **How do I run it?** One cell after the other: click a cell, then press
-Shift+Enter. Every cell can be run again. Nothing you upload leaves the machine
-that runs this notebook.
+Shift+Enter. After a change, run the changed cell and those below it again.
+Nothing you upload leaves the machine that runs this notebook; Colab forgets it,
+and all that was made, when the session ends, so download what you want to keep.
 
-**How long does it take?** The first cell takes a minute or two in Colab. The
-rest depends on the network you choose below.
+**How long does it take?** The first cell takes a minute or two in Colab (pip may
+warn about other packages; that does no harm). The rest depends on the network
+you choose below. A minute of speech is as much work as a minute of video; there
+is no limit to the length.
 
 Only use faces and voices whose owners agree, and tell viewers that what they
 see is synthetic. The file that is made says so too, in its metadata.
@@ -59,6 +62,7 @@ def install():
     subprocess.run(["git", "clone", "--depth=1", REPOSITORY, checkout], check=1)
   os.chdir(checkout)
   sys.path.insert(0, str(checkout))
+  os.makedirs("runs", exist_ok=True)  # For all that is made.
   installed = {d.name: d.version for d in importlib.metadata.distributions()}
   if "w2l_jax" in installed:
     return
@@ -96,8 +100,10 @@ CHECKPOINT = ""
 # The demo's size where CHECKPOINT is "": "tiny" is ready in a minute or two and
 # draws only blurs.
 DEMO_SIZE = "small"
-# True asks for files of your own; False takes rendered ones.
-UPLOAD = False
+# The face and the speech: paths of files, or "upload", which asks for one (in
+# Colab); "" takes rendered ones.
+FACE = ""
+SPEECH = ""
 # Whose lips move, where there are several faces: "largest", "central", "all",
 # or a number: 1 is the leftmost.
 FACES = "largest"
@@ -116,20 +122,16 @@ print(f"{path}: draws faces of {syncer.config['image_size']} pixels")
 """
 ## 2. Choose a face and speech
 
-The face may be a video or a photo; somebody who looks towards the camera and is
-not covered works best. The speech may be any file with sound: WAV, MP3, or a
+The settings above say which. The face may be a video or a photo; somebody who
+looks towards the camera and is not covered works best. The speech may be any file with sound: WAV, MP3, or a
 video whose sound is taken. The result will be as long as the speech; a shorter
 video starts again from its beginning.
 """
 
 # %%
-if UPLOAD:
-  print("first the face: a video or a photo")
-  face = notebook.upload()[0]
-  print("then the speech: any file with sound")
-  speech = notebook.upload()[0]
-else:
-  face, speech = sample.clips()[:2]
+face = notebook.chosen(FACE, "the face: a video or a photo")
+speech = notebook.chosen(SPEECH, "the speech: any file with sound")
+face, speech = face or sample.clips()[0], speech or sample.clips()[1]
 notebook.play(face, speech)
 
 # %% [markdown]

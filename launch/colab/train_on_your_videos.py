@@ -23,8 +23,10 @@ together, train a *generator* that must convince it, lip-sync.
 
 **What do I need?** Videos of one visible face each, a few seconds long, in
 which lips and sound fit: five minutes in all show that it works, some hours of
-many people make a network for people it has never seen. Without any, the
-notebook paints talking faces itself.
+many people make a network for people it has never seen. Any format will do, and
+any folders below the one you name. Without any, the notebook paints talking
+faces itself. In your Drive, a minute of video takes some 16 MB once it is
+prepared, and the two small networks together some 200 MB.
 
 **How long does it take?** With the painted faces 6 to 14 minutes on Colab's
 CPU, less on a GPU or TPU (*Runtime → Change runtime type*; nothing else is
@@ -60,6 +62,7 @@ def install():
     subprocess.run(["git", "clone", "--depth=1", REPOSITORY, checkout], check=1)
   os.chdir(checkout)
   sys.path.insert(0, str(checkout))
+  os.makedirs("runs", exist_ok=True)  # For all that is made.
   installed = {d.name: d.version for d in importlib.metadata.distributions()}
   if "w2l_jax" in installed:
     return
@@ -91,6 +94,9 @@ SIZE = "small"
 # Training steps; None is what the experiment has.
 EXPERT_STEPS = None
 GENERATOR_STEPS = None
+# The share of clips that are held back for each of val and test. With fewer than
+# fifty clips take more: 0.2.
+HELD_BACK = 0.1
 # Painted people for training, validation and test.
 PAINTED = (40, 4, 6)
 
@@ -109,7 +115,10 @@ face is found and followed, its sound becomes a spectrogram. What cannot be used
 (no face, no sound, damaged) is set aside with the reason.
 
 Some clips are never trained on: *val* tells during training whether the network
-learns or only remembers, *test* is for the end.
+learns or only remembers, *test* is for the end. Which clip goes where is
+settled by its name, so more videos later change nothing for those that are
+there. All three need some: if one is missing in the table below, raise
+`HELD_BACK` and run this again before you train.
 """
 
 # %%
@@ -131,8 +140,8 @@ report = prepare.prepare(
   f"{home}/data",
   clips.Settings(image_size=expert.image_size),
   splits_folder=splits,
-  val_fraction=0.1,
-  test_fraction=0.1,
+  val_fraction=HELD_BACK,
+  test_fraction=HELD_BACK,
   workers=os.cpu_count(),
 )
 notebook.Table(["split", "clips"], report.records.items())
@@ -165,7 +174,11 @@ together. The curves below are drawn anew every few seconds.
 launch.filter_sync` finds and mends that), or there are too few videos, or
 patience is short. A warning below says what the figures show.
 
-The stop button of the cell saves first. Run the cell again, and it goes on.
+The first step takes up to a minute: everything is compiled for this machine. The
+stop button of the cell saves first. Run the cell again, and it goes on.
+
+**Must I train one?** If you have an expert already, skip this cell and write its
+folder as `generator.expert_checkpoint` in the next.
 """
 
 # %%
