@@ -95,7 +95,10 @@ def main(argv):
     syncer = lip_syncer.LipSyncer.from_checkpoint(
       _CHECKPOINT.value or sample.checkpoint()
     )
-    with tempfile.TemporaryDirectory(prefix="w2l_jax_web_") as folder:
+    # What a job in progress writes while it is removed does not matter.
+    with tempfile.TemporaryDirectory(
+      prefix="w2l_jax_web_", ignore_cleanup_errors=True
+    ) as folder:
       _settings(folder)
       try:
         from launch import web_page
@@ -112,7 +115,8 @@ def main(argv):
   except (checkpoints.CheckpointError, OSError) as e:
     sys.exit(f"error: {e}")
   except KeyboardInterrupt:
-    print("ended; its files are removed")
+    print("ended; its files are removed", flush=True)
+    os._exit(0)  # A job in progress is not waited for.
 
 
 if __name__ == "__main__":

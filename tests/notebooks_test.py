@@ -104,6 +104,20 @@ def test_text_and_notebook_are_the_same(name):
   assert code[0]["metadata"]["tags"] == ["install"]
 
 
+def test_what_notebooks_call(capsys):
+  from launch import notebook
+
+  table = notebook.Table(["name", "value"], [["<a>", 1.23456], ["b", 2]])
+  assert str(table) == "name  value\n<a>   1.235\nb     2"
+  assert "&lt;a&gt;" in table._repr_html_()
+  assert not notebook.in_colab()
+  assert notebook.chosen("face.mp4", "the face") == "face.mp4"
+  with pytest.raises(RuntimeError, match="give the path of the file itself"):
+    notebook.chosen("upload", "the face")
+  notebook.download("face.mp4")
+  assert str(REPOSITORY / "face.mp4") in capsys.readouterr().out
+
+
 def test_lipsync_a_video(checkout):
   notebook, printed = execute(
     checkout, "lipsync_a_video", **SMALL["lipsync_a_video"]

@@ -54,7 +54,7 @@ class Server:
       stdout=self._log,
       stderr=subprocess.STDOUT,
     )  # fmt: skip
-    deadline = time.monotonic() + 240
+    deadline = time.monotonic() + 600
     while True:
       said = self.said()
       if "open http" in said:
@@ -99,7 +99,7 @@ class Server:
     """Asks it to end; returns its exit status."""
     self.process.send_signal(signal.SIGTERM)
     with contextlib.suppress(subprocess.TimeoutExpired):
-      self.process.wait(20)
+      self.process.wait(60)
     self.process.kill()
     self._log.close()
     return self.process.wait()

@@ -77,11 +77,12 @@ install()
 # A generator of the original, as "wav2lip_gan.pth"; "": random weights. These
 # are as good for comparing numbers, but what they draw is no face.
 CHECKPOINT = ""
-# Of all channel counts, where weights are random; 1.0 is the original's size.
+# Of all channel counts, where weights are random and of what is timed; 1.0 is
+# the original's size.
 WIDTH = 1.0
 # Frames at a time.
 BATCH = 16
-# Training steps, of networks at a quarter of the width.
+# Training steps, of networks of a quarter of that width.
 STEPS = 8
 
 # %% [markdown]
@@ -140,7 +141,7 @@ is the distance from the truth, `loss_sync` the expert's opinion,
 
 # %%
 for stage in ("expert", "gan"):
-  runs = at_a_glance.train(stage, STEPS)
+  runs = at_a_glance.train(stage, STEPS, WIDTH / 4)
   names = [name for name in runs["JAX"][0] if name != "step"]
   display(notebook.curves(runs, names))
   print(f"{stage}: largest difference, of the loss itself:")

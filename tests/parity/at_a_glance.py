@@ -112,17 +112,18 @@ def _faces_and_speech(clip: str, size: int) -> tuple[np.ndarray, np.ndarray]:
   return crops, mels[chosen].astype(np.float32)
 
 
-def train(stage: str, steps: int) -> dict[str, list[dict]]:
+def train(stage: str, steps: int, width: float) -> dict[str, list[dict]]:
   """Trains both from the same weights on the same batches.
 
   Args:
     stage: "expert" or "gan".
     steps: how many.
+    width: of the networks.
 
   Returns:
     {"PyTorch": lines, "JAX": lines}, lines as in metrics.jsonl.
   """
-  plan = Plan(expert_windows=8, gan_windows=2)
+  plan = Plan(trajectory_width=width, expert_windows=8, gan_windows=2)
   with jax.default_matmul_precision("highest"):
     runs = {
       "PyTorch": training_runs.torch_run(stage, plan, steps, np.float32),
