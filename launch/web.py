@@ -37,6 +37,13 @@ _SECONDS = flags.DEFINE_float(
 _MEGABYTES = flags.DEFINE_integer(
   "max_megabytes", web_jobs.Limits.megabytes, "Of a file.", lower_bound=1
 )
+_PATIENCE = flags.DEFINE_float(
+  "max_reading_seconds",
+  web_jobs.Limits.patience,
+  "That reading a file may take; who reads it is stopped then, and tries once "
+  "more.",
+  lower_bound=1,
+)
 _KEEP = flags.DEFINE_float(
   "keep_minutes",
   web_jobs.Limits.keep_minutes,
@@ -87,6 +94,7 @@ def main(argv):
   limits = web_jobs.Limits(
     seconds=_SECONDS.value,
     megabytes=_MEGABYTES.value,
+    patience=_PATIENCE.value,
     keep_minutes=_KEEP.value,
   )
   try:

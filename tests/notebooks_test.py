@@ -3,6 +3,8 @@
 import json
 import re
 import shutil
+import subprocess
+import sys
 
 import pytest
 from conftest import REPOSITORY
@@ -102,6 +104,30 @@ def test_text_and_notebook_are_the_same(name):
   assert f"/{name}.ipynb" in sync.badge(name)
   code = [c for c in cells if c["cell_type"] == "code"]
   assert code[0]["metadata"]["tags"] == ["install"]
+
+
+def test_the_first_cell_clones_once(tmp_path):
+  origin, content = tmp_path / "origin", tmp_path / "content"
+  (origin / "w2l_jax").mkdir(parents=True)
+  (origin / "w2l_jax" / "version.py").write_text("")
+  content.mkdir()
+  git = ["git", "-c", "user.name=x", "-c", "user.email=x@x"]
+  for command in (["init", "-q"], ["add", "."], ["commit", "-qm", "x"]):
+    subprocess.run([*git, *command], cwd=origin, check=True)
+  cell = (FOLDER / "install_cell.py").read_text()
+  cell = cell.replace(sync.repository(), origin.as_uri())
+  cell += "\nprint(os.getcwd(), sys.path[0])"
+  # Then a restarted kernel, in Colab's folder and in the checkout's.
+  checkout = content / "w2l_jax"
+  for folder in (content, content, checkout, checkout / "w2l_jax"):
+    done = subprocess.run(
+      [sys.executable, "-c", cell],
+      cwd=folder,
+      capture_output=True,
+      text=True,
+      check=True,
+    )
+    assert done.stdout.split() == [str(checkout)] * 2
 
 
 def test_what_notebooks_call(capsys):

@@ -41,7 +41,7 @@ class Server:
     self.process = subprocess.Popen(
       [
         sys.executable, "-m", "launch.web", f"--checkpoint={checkpoint}",
-        "--port=0", *flags,
+        "--port=0", "--max_reading_seconds=300", *flags,
       ],
       cwd=home,
       env=os.environ

@@ -14,12 +14,13 @@ REPOSITORY = "https://github.com/OWNER/w2l_jax"
 
 
 def install():
-  folders = [pathlib.Path.cwd(), *pathlib.Path.cwd().parents]
+  here = pathlib.Path.cwd()
+  folders = [here / "w2l_jax", here, *here.parents]
   checkouts = [f for f in folders if (f / "w2l_jax" / "version.py").exists()]
   if checkouts:  # This notebook was opened from a checkout, or has run before.
     checkout = checkouts[0]
   else:
-    checkout = pathlib.Path("w2l_jax").resolve()
+    checkout = folders[0]
     subprocess.run(["git", "clone", "--depth=1", REPOSITORY, checkout], check=1)
   os.chdir(checkout)
   sys.path.insert(0, str(checkout))
