@@ -2,6 +2,9 @@
 # make test       set up and run the tests (10 minutes on two cores)
 # make lint       style
 # make test-browser  the reports in headless Chromium, which it installs
+# make test-notebooks  the notebooks, from clean kernels
+# make test-web   the page to try it, in headless Chromium
+# make test-web-fuzz  a hundred uploads to it that nobody should make
 # make compare-torch  everything against PyTorch, which it installs; a report
 # make benchmark  speed beside PyTorch's, which it installs; a table
 # make test-slow  the tests that take minutes each
@@ -11,7 +14,8 @@ PYTHON ?= python3
 VENV ?= .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: setup demo test test-slow test-browser compare-torch benchmark lint format clean
+.PHONY: setup demo test test-slow chromium test-browser test-notebooks \
+  test-web test-web-fuzz compare-torch benchmark lint format clean
 
 setup: $(VENV)/.installed
 
@@ -32,13 +36,27 @@ test: setup
 test-slow: setup
 	$(RUN) -m pytest -m slow
 
-# Chromium: the system's, or else Playwright's own build.
-test-browser: setup
+# The system's, or else Playwright's own build.
+chromium: setup
 	$(RUN) -m pip install --quiet "playwright>=1.40"
 	command -v chromium chromium-browser google-chrome >/dev/null || \
 	  $(RUN) -m playwright install --with-deps chromium || \
 	  { apt-get update -q && apt-get install -y -q chromium; }
+
+test-browser: chromium
 	$(RUN) -m pytest -m browser
+
+test-notebooks: setup
+	@$(PYTHON) launch/set_up.py $(VENV) '.[notebooks,torch]'
+	$(RUN) -m pytest -m notebook
+
+test-web: chromium
+	@$(PYTHON) launch/set_up.py $(VENV) '.[web]'
+	$(RUN) -m pytest -m "web and not slow"
+
+test-web-fuzz: setup
+	@$(PYTHON) launch/set_up.py $(VENV) '.[web]'
+	$(RUN) -m pytest -s -m "web and slow"
 
 # COMPARE=--short: narrow networks, few steps.
 compare-torch: setup

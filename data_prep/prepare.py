@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 
 import tensorflow_datasets as tfds
-import tqdm
+from tqdm import auto as tqdm
 
 from data_prep import (
   beam_pipeline,

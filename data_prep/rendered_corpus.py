@@ -15,7 +15,7 @@ import os
 
 import cv2
 import numpy as np
-import tqdm
+from tqdm import auto as tqdm
 
 from data_prep import articulation, face_renderer, speech_synthesis
 from w2l_jax import audio, dataset, video_writer, windows

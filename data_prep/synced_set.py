@@ -12,7 +12,7 @@ import os
 import shutil
 from collections.abc import Iterator
 
-import tqdm
+from tqdm import auto as tqdm
 
 from data_prep import prepare, records, set_report, sync_filter
 from data_prep.clip_store import write_json

@@ -44,10 +44,8 @@ def draw(runs: dict[str, list[dict]], figures: list[str], outfile: str) -> None:
   Raises:
     ValueError: if no run has a figure, with those that there are.
   """
-  import matplotlib
-
-  matplotlib.use("Agg")  # No display is needed, and none may be at hand.
-  import matplotlib.pyplot as plt
+  # Not pyplot, which has a display and one thread in mind.
+  from matplotlib.figure import Figure
 
   known = {name for lines in runs.values() for line in lines for name in line}
   for name in figures:
@@ -57,9 +55,8 @@ def draw(runs: dict[str, list[dict]], figures: list[str], outfile: str) -> None:
       )
   columns = min(_COLUMNS, len(figures))
   rows = -(-len(figures) // columns)
-  figure, axes = plt.subplots(
-    rows, columns, figsize=(4.6 * columns, 3.1 * rows), squeeze=False
-  )
+  figure = Figure(figsize=(4.6 * columns, 3.1 * rows))
+  axes = figure.subplots(rows, columns, squeeze=False)
   for axis in axes.flat[len(figures) :]:
     axis.remove()
   for axis, name in zip(axes.flat, figures, strict=False):
@@ -77,7 +74,6 @@ def draw(runs: dict[str, list[dict]], figures: list[str], outfile: str) -> None:
     os.path.dirname(outfile), f".partial.{os.path.basename(outfile)}"
   )
   figure.savefig(partial, dpi=110)
-  plt.close(figure)
   os.replace(partial, outfile)
 
 

@@ -9,7 +9,7 @@ import dataclasses
 from collections.abc import Callable, Iterable
 
 import numpy as np
-import tqdm
+from tqdm import auto as tqdm
 
 from w2l_jax import dataset, evaluate_sync, inference
 from w2l_jax.evaluate_pictures import PictureMeasures

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 import cv2
 import numpy as np
 import scipy.signal
-import tqdm
+from tqdm import auto as tqdm
 
 from w2l_jax import (
   audio,

@@ -9,7 +9,6 @@ import dataclasses
 import itertools
 
 import numpy as np
-import tqdm
 
 from w2l_jax import (
   detectors,
@@ -17,6 +16,7 @@ from w2l_jax import (
   looks,
   original,
   pipeline,
+  progress_bars,
   tracking,
   video,
 )
@@ -51,7 +51,7 @@ def find(
   options: Options,
   preparation: dict,
   clock: pipeline.Clock,
-  progress: bool = False,
+  progress: progress_bars.Progress = False,
 ) -> Boxes:
   """Finds the faces that are to be drawn.
 
@@ -61,7 +61,7 @@ def find(
     options: whose faces, and how.
     preparation: of the checkpoint's config: detector, tracking and crop rule.
     clock: times "decode", "cuts" and "detect".
-    progress: whether a bar is shown.
+    progress: whether a bar is shown, or who is told.
 
   Raises:
     InferenceError: where there is no face at all; by flag where one is missing.
@@ -70,14 +70,11 @@ def find(
     clock.items("decode", itertools.islice(pictures.frames(0), needed)),
     _FRAMES_WAITING,
   )
-  with contextlib.ExitStack() as stack:
-    shown = stack.enter_context(contextlib.closing(frames))
-    if progress:
-      total = 1 if pictures.still else needed
-      # Closed, it ends its line, and an error has one of its own.
-      shown = stack.enter_context(
-        tqdm.tqdm(frames, desc="finding faces", unit="frame", total=total)
-      )
+  total = 1 if pictures.still else needed
+  with (
+    contextlib.closing(frames),
+    progress_bars.shown(frames, progress, "finding faces", total) as shown,
+  ):
     if options.box is not None:
       return _fixed(shown, pictures.name, options.box)
     find_in_one = _detector(

@@ -15,7 +15,6 @@ from collections.abc import Iterator
 from concurrent import futures
 
 import numpy as np
-import tqdm
 
 from w2l_jax import (
   audio,
@@ -25,6 +24,7 @@ from w2l_jax import (
   inference,
   original,
   pipeline,
+  progress_bars,
   sources,
 )
 from w2l_jax.lip_sync_options import Options
@@ -105,14 +105,21 @@ class Batch:
 class Job:
   """One video."""
 
-  def __init__(self, syncer, face, speech, options: Options, progress: bool):
+  def __init__(
+    self,
+    syncer,
+    face,
+    speech,
+    options: Options,
+    progress: progress_bars.Progress,
+  ):
     """Hears the speech and looks for the faces.
 
     Args:
       syncer: the LipSyncer: variables, config, batch size, network.
       face, speech: as LipSyncer.frames takes them.
       options: how the video is made.
-      progress: whether bars are shown.
+      progress: whether bars are shown, or who is told.
 
     Raises:
       MediaError, InferenceError: naming the file.
@@ -279,12 +286,12 @@ class Job:
     batches = pipeline.stage(self._batches, frames, _BATCHES_WAITING)
     generated = pipeline.stage(self._generate, batches, _BATCHES_WAITING)
     results = pipeline.stage(self._paste, generated, _FRAMES_WAITING)
-    with contextlib.ExitStack() as stack:
-      shown = stack.enter_context(contextlib.closing(results))
-      if self._progress:
-        shown = stack.enter_context(
-          tqdm.tqdm(results, total=self.total, desc="lip-syncing", unit="frame")
-        )
+    with (
+      contextlib.closing(results),
+      progress_bars.shown(
+        results, self._progress, "lip-syncing", self.total
+      ) as shown,
+    ):
       for pair in shown:
         self.summary.frames += 1
         yield pair

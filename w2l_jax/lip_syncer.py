@@ -14,6 +14,7 @@ import numpy as np
 from w2l_jax import inference, version, video_writer
 from w2l_jax.lip_sync_job import Job, Summary
 from w2l_jax.lip_sync_options import ORIGINAL, Options
+from w2l_jax.progress_bars import Progress
 from w2l_jax.sources import InferenceError
 
 # The mark of synthetic media in IPTC's vocabulary.
@@ -82,7 +83,7 @@ class LipSyncer:
     face: str | np.ndarray,
     speech: str | tuple[np.ndarray, int],
     *,
-    progress: bool = False,
+    progress: Progress = False,
     **choices,
   ) -> Iterator[np.ndarray]:
     """Returns the lip-synced video's frames as they are made, BGR [H, W, 3].
@@ -93,7 +94,8 @@ class LipSyncer:
     Args:
       face: a video or a photo, or BGR uint8 [T, H, W, 3] or [H, W, 3].
       speech: any file with sound, or (waveform, sample rate in Hz).
-      progress: whether bars are shown.
+      progress: whether bars are shown; or called with (what is done, how many
+        are done, of how many or None), and may raise to end the work.
       **choices: of Options, in place of the checkpoint's.
 
     Raises:
@@ -113,7 +115,7 @@ class LipSyncer:
     lossless: bool = False,
     metadata: bool = True,
     preview: str | None = None,
-    progress: bool = False,
+    progress: Progress = False,
     **choices,
   ) -> Summary:
     """Writes the lip-synced video.

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 
 import jax
 import numpy as np
-import tqdm
+from tqdm import auto as tqdm
 
 from w2l_jax import sharding, stop_requests
 from w2l_jax.checkpoint_store import CheckpointStore
@@ -25,6 +25,11 @@ from w2l_jax.metrics import MetricWriter, NoWriter, read_metrics
 
 class TrainingError(RuntimeError):
   """Training cannot go on; the message says why and what to do."""
+
+
+def _is_watched() -> bool:
+  """Whether bars are drawn over: by a terminal, or a notebook."""
+  return sys.stderr.isatty() or "ipykernel" in sys.modules
 
 
 def _save_post_mortem(
@@ -182,7 +187,7 @@ def run(
       unit="step",
       disable=not main,
       # A log file is no terminal: a line every half minute is enough.
-      mininterval=0.1 if sys.stderr.isatty() else 30.0,
+      mininterval=0.1 if _is_watched() else 30.0,
     ) as progress,
   ):
     if not sharding.all_agree(not stop_signals):
