@@ -20,11 +20,20 @@ import numpy as np
 from absl import app, flags
 
 from configs import gan_lrs2
-from w2l_jax import inference, lip_syncer, pipeline, video, video_writer
+from w2l_jax import (
+  faces,
+  inference,
+  lip_syncer,
+  pipeline,
+  video,
+  video_writer,
+)
 
 _FACE = flags.DEFINE_string("face", None, "Video.", required=True)
 _AUDIO = flags.DEFINE_string("audio", None, "Speech.", required=True)
-_SIZE = flags.DEFINE_string("size", "", "Of the config: full, small, tiny.")
+_SIZE = flags.DEFINE_string(
+  "size", "", "Of the config: none (full), small, tiny."
+)
 _PRESET = flags.DEFINE_string("preset", "veryfast", "x264's.")
 
 
@@ -82,6 +91,7 @@ def main(argv):
   config["preparation"] = {
     "detector": "mtcnn",
     "audio_padding": "reflect",
+    "crop_rule": faces.CROP_RULE,
     "tracking": {},
   }
   shapes = inference.model_inputs(config)
