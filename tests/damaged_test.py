@@ -182,7 +182,7 @@ def test_two_hundred_damaged_files(whole, tmp_path, capsys):
   videos = tmp_path / "videos"
   videos.mkdir()
   kinds = make_damaged(whole, 199, 7, videos, tmp_path)
-  name, data = damaged("huge", "", b"", random.Random(), tmp_path)
+  name, data = damaged("huge", "huge.mp4", b"", random.Random(), tmp_path)
   (videos / f"199.{name}").write_bytes(data)
   kinds[f"199.{name}"] = "huge"
   for name, data in whole.items():
