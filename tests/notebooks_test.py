@@ -197,7 +197,7 @@ def test_a_broken_cell_fails(checkout):
   path = checkout / "launch" / "colab" / "lipsync_a_video.ipynb"
   notebook = nbformat.read(path, as_version=4)
   notebook.cells[1].source += "\nassert os.path.exists('w2l_jax'), os.getcwd()"
-  notebook.cells[4].source += "\nraise RuntimeError('broken')"
+  notebook.cells[3].source += "\nraise RuntimeError('broken')"
   nbformat.write(notebook, path)
   with pytest.raises(nbclient.exceptions.CellExecutionError, match="broken"):
     execute(checkout, "lipsync_a_video")
