@@ -213,7 +213,7 @@ def _in_words(summary) -> str:
   """What was done, of a LipSyncer's Summary."""
   said = (
     f"{summary.seconds:.1f} seconds, {summary.frames} frames, made in "
-    f"{summary.wall_seconds:.0f} seconds."
+    f"{summary.wall_seconds:.1f} seconds."
   )
   if unchanged := summary.frames - summary.with_face:
     said += f" {unchanged} frames have no such face and are unchanged."

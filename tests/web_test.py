@@ -183,6 +183,8 @@ def test_a_photo_and_the_microphone(browser, server, media):
   with visit(browser, server) as page:
     page.click("text=A photo speaks")
     wait_for(page, "found", "one face")
+    page.wait_for_selector("#preview img", timeout=_SECONDS)
+    picture(page, "6_photo")  # The README's.
     # Speaking takes the place of the example's file.
     page.click("#microphone >> text=Record")
     page.wait_for_timeout(1500)

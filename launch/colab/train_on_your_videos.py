@@ -205,6 +205,9 @@ what it was given, what it drew, the truth.
 - `eval/loss_sync` falls once the expert has a say. Well below
   `eval/loss_sync_real`, the same figure of real video, it would mean that the
   expert was fooled, not that lips are better.
+
+A generator belongs to the expert that it began with. To train the expert further
+afterwards, set `KEPT` to another name.
 """
 
 # %%
