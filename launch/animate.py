@@ -1,7 +1,7 @@
 r"""Makes a small moving picture of videos side by side, as READMEs show them.
 
   python -m launch.animate --videos=runs/demo/input.mp4,runs/demo/lipsync.mp4 \
-    --outfile=animation.webp
+    --animation=lipsync.webp
 
 It loops and is silent.
 """
@@ -17,8 +17,8 @@ from absl import app, flags
 from w2l_jax import video
 
 _VIDEOS = flags.DEFINE_list("videos", None, "Videos.", required=True)
-_OUTFILE = flags.DEFINE_string(
-  "outfile", None, "Picture to write: .webp or .gif.", required=True
+_ANIMATION = flags.DEFINE_string(
+  "animation", None, "Picture to write: .webp or .gif.", required=True
 )
 _HEIGHT = flags.DEFINE_integer("height", 160, "In pixels.", lower_bound=16)
 _FPS = flags.DEFINE_float("fps", 12.5, "Frames a second.", lower_bound=1)
@@ -93,7 +93,7 @@ def main(argv):
   try:
     frames = animate(
       _VIDEOS.value,
-      _OUTFILE.value,
+      _ANIMATION.value,
       _HEIGHT.value,
       _FPS.value,
       _SECONDS.value,
@@ -101,8 +101,8 @@ def main(argv):
     )
   except (ValueError, OSError) as e:
     sys.exit(f"error: {e}")
-  size = os.path.getsize(_OUTFILE.value)
-  print(f"{_OUTFILE.value}: {frames} frames, {size / 1000:.0f} kB")
+  size = os.path.getsize(_ANIMATION.value)
+  print(f"{_ANIMATION.value}: {frames} frames, {size / 1000:.0f} kB")
 
 
 if __name__ == "__main__":

@@ -128,10 +128,17 @@ def test_without_gan(gan_parts, data_dir, expert_run):
   ):
     assert_trees_equal(old["audio_encoder"], new["audio_encoder"])
     for part in ("face_encoder_blocks_0_0", "face_decoder_blocks_0_0"):
-      for x, y in zip(
-        *map(jax.tree.leaves, (old[part], new[part])), strict=True
-      ):
-        assert np.any(x != y)
+      # Not the bias of a convolution before BatchNorm: its gradient is zero.
+      found = [
+        np.any(x != y)
+        for (path, x), y in zip(
+          jax.tree_util.tree_leaves_with_path(old[part]),
+          jax.tree.leaves(new[part]),
+          strict=True,
+        )
+        if "'conv'" not in str(path) or "'bias'" not in str(path)
+      ]
+      assert found and all(found)
   assert set(terms) == {
     "loss", "loss_l1", "loss_l1_mouth", "loss_sync", "sync_weight",
     "grad_norm", "param_norm",
