@@ -63,6 +63,7 @@ def _settings(folder: str) -> None:
     "GRADIO_ANALYTICS_ENABLED": "False",
     "GRADIO_TEMP_DIR": os.path.join(folder, "files"),
     "HF_HUB_OFFLINE": "1",
+    "MPLCONFIGDIR": os.path.join(folder, "matplotlib"),  # Gradio imports it.
     "TMPDIR": folder,
   }
   tempfile.tempdir = folder

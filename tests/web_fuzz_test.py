@@ -325,9 +325,7 @@ def test_a_hundred_uploads(server, tmp_path, tmp_path_factory):
   # nothing stayed.
   (temporary,) = (server.home / "tmp").iterdir()
   outside = [
-    f
-    for f in server.files()
-    if not f.startswith(f"tmp/{temporary.name}/files/")
+    f for f in server.files() if not f.startswith(f"tmp/{temporary.name}/")
   ]
   assert outside == []
   assert max(f.stat().st_size for f in temporary.rglob("*")) < 21e6

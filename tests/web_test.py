@@ -231,7 +231,7 @@ def test_limits(browser, server, media):
     wait_for(page, "said", "longer than the 6 seconds")
     page.click("#speech [aria-label=Clear], #speech [title=Clear]")
     page.set_input_files("#speech input[type=file]", str(media / "large.mp4"))
-    page.wait_for_selector("text=exceeds the maximum", timeout=_SECONDS)
+    page.wait_for_selector("text=maximum allowed size", timeout=_SECONDS)
     picture(page, "8_limits")
 
 
