@@ -52,8 +52,8 @@ def base(stage: str, size: str) -> ml_collections.ConfigDict:
     batch_size=64,
     num_threads=2,
     num_workers=0,
-    # Of decoded pictures, in each process and worker; a picture of 96 pixels
-    # takes 28 kB, so that GRID's speaker 1 fits in 2.
+    # Of each split's decoded pictures, in each process and worker; a picture of
+    # 96 pixels takes 28 kB, so that GRID's speaker 1 fits in 2.
     cache_gb=2.0,
     # Whether the whole set lies decoded on every device, and windows are
     # gathered there: the same batches, without a loader.

@@ -74,14 +74,15 @@ class _Side:
   """A worker process, asked and answering."""
 
   def __init__(self, module: str, environment: dict[str, str]):
-    self._process = subprocess.Popen(
-      [sys.executable, "-m", "tests.benchmarks.worker", module],
-      stdin=subprocess.PIPE,
-      stdout=subprocess.PIPE,
-      stderr=open(os.path.join(_OUTDIR.value, f"{module}.log"), "a"),  # noqa: SIM115
-      text=True,
-      env={**os.environ, **environment},
-    )
+    with open(os.path.join(_OUTDIR.value, f"{module}.log"), "a") as log:
+      self._process = subprocess.Popen(
+        [sys.executable, "-m", "tests.benchmarks.worker", module],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=log,
+        text=True,
+        env={**os.environ, **environment},
+      )
 
   def ask(self, **request) -> dict:
     """Returns the answer; {"error": ...} also if the process has died."""

@@ -1,4 +1,4 @@
-"""Every config loads at every size and says what FACTS 2 and 11 say."""
+"""Every config loads at every size and says what the original does."""
 
 import dataclasses
 import importlib

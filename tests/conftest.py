@@ -51,6 +51,8 @@ SAMPLE_RATE = 16_000
 STEPS = 4
 # Settings of the prepared set: the :tiny configs' face size.
 FACE_SIZE = 24
+# Where face_picture's face is: top, bottom, left, right.
+BOX = (60, 190, 80, 170)
 SETTINGS = clips.Settings(image_size=FACE_SIZE)
 
 # Grain's worker processes read absl flags, which pytest does not parse.
@@ -71,6 +73,12 @@ def face_picture(size: int = 256) -> np.ndarray:
   """The astronaut's head and shoulders, BGR uint8 [size, size, 3]."""
   photo = skimage.data.astronaut()[0:256, 96:352]
   return cv2.resize(np.ascontiguousarray(photo[..., ::-1]), (size, size))
+
+
+def wall(height=256, width=256) -> np.ndarray:
+  """A picture without a face."""
+  y, x = np.mgrid[:height, :width]
+  return np.stack([x % 256, y % 256, (x + y) // 2 % 256], 2).astype(np.uint8)
 
 
 def talking_frames(count: int, seed: int = 0, size: int = 256) -> list:

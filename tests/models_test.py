@@ -11,7 +11,7 @@ import pytest
 from w2l_jax import models
 from w2l_jax.models import convolution, layers
 
-# Inputs of each network for faces of side s, and parameters at 96 (FACTS).
+# Inputs of each network for faces of side s, and the original's parameters, 96.
 NETWORKS = {
   models.SyncExpert: (
     lambda s: ((2, 80, 16, 1), (2, s // 2, s, 15)),
@@ -66,7 +66,7 @@ def test_parameter_count(network):
 
 
 def test_parameter_count_of_parts():
-  """The parts that FACTS lists separately."""
+  """Speech and face encoders by themselves."""
   shapes, _ = NETWORKS[models.SyncExpert]
   params = init_shapes(models.SyncExpert(), shapes(96))["params"]
   assert count(params["face_encoder"]) == 13_031_808
@@ -124,7 +124,7 @@ def test_a_doubled_size_adds_one_stage(network):
   assert 0 < len(kernels[96]) - len(kernels[48]) <= 6
 
 
-# Height and width after each block (FACTS 4 to 6), for 96-pixel faces.
+# Height and width after each block (the original's), for 96-pixel faces.
 EXPERT_FACE = (
   [(48, 96)] + [(46, 47)] * 3 + [(23, 24)] * 4 + [(12, 12)] * 3
   + [(6, 6)] * 3 + [(3, 3)] + [(1, 1)] * 2

@@ -241,7 +241,7 @@ def test_gradients_do_not_cross(gan_parts):
   )(state.generator.variables)
 
   def d_loss(params):
-    """Written from FACTS 11 with probabilities, not logits."""
+    """Written from the original's losses with probabilities, not logits."""
     half = lambda x: x[:, 12:]  # noqa: E731
     judge = lambda x: jax.nn.sigmoid(  # noqa: E731
       discriminator.apply({"params": params}, half(x))
@@ -274,7 +274,7 @@ def test_gradients_do_not_cross(gan_parts):
 
 @pytest.mark.slow  # Compiles both sides in float64: two minutes.
 def test_the_generators_gradient(gan_parts):
-  """That of FACTS 11's weighted sum, differentiated in one piece."""
+  """That of the original's weighted sum, differentiated in one piece."""
   config, expert, variables, batch = gan_parts
   state = train_generator.create_state(config, jax.random.key(0))
   # In float64: in float32 rounding moves some gradients of so narrow a network

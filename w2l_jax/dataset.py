@@ -94,7 +94,9 @@ class Split:
   """One split: an index, and records by number.  Picklable, safe in threads.
 
   Attributes:
+    directory, name: what was opened.
     index: what choosing windows needs.
+    shards: paths of its files.
   """
 
   def __init__(self, directory: str, name: str, cache_gb: float = 0.0):

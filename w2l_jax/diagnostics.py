@@ -157,8 +157,9 @@ def _slow_loader(recent, config) -> str | None:
     return None
   return (
     f"the loader is slower than the device: {100 * found[-1]:.0f} % of the "
-    "time is spent waiting for data. Raise config.data.num_threads or "
-    "config.data.num_workers"
+    "time is spent waiting for data. Raise config.data.cache_gb, so that "
+    "decoded pictures are kept, config.data.num_threads or "
+    "config.data.num_workers; or set config.data.on_device where the set fits"
   )
 
 

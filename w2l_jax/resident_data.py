@@ -11,10 +11,10 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tqdm
+from tqdm import auto as tqdm
 
 from w2l_jax import windows
-from w2l_jax.dataset import DatasetError, Split
+from w2l_jax.dataset import DatasetError, Split, decode_frames
 from w2l_jax.window_sampler import Rows, WindowSampler, WindowSpec
 
 
@@ -33,11 +33,10 @@ def load(split: Split, *, progress: bool = True) -> dict[str, np.ndarray]:
     DatasetError: if it takes more than nine tenths of what a device has left.
   """
   index = split.index
-  first = split.clip(0)
-  one = first.pictures(slice(0, 1))
-  needed = int(index.num_frames.sum()) * one.nbytes + first.mel.nbytes // len(
-    first.mel
-  ) * int(index.num_mel.sum())
+  first = split[0]
+  one, column = decode_frames(first, slice(0, 1)), first["mel"][:1]
+  pictures, columns = int(index.num_frames.sum()), int(index.num_mel.sum())
+  needed = pictures * one.nbytes + columns * column.nbytes
   memory = jax.local_devices()[0].memory_stats() or {}
   if "bytes_limit" in memory:
     left = memory["bytes_limit"] - memory.get("bytes_in_use", 0)
@@ -47,17 +46,15 @@ def load(split: Split, *, progress: bool = True) -> dict[str, np.ndarray]:
         f"{needed / 1e9:.1f} GB, the device has {left / 1e9:.1f} GB left; "
         "leave config.data.on_device at False"
       )
-  frames = np.empty((int(index.num_frames.sum()), *one.shape[1:]), np.uint8)
-  mel = np.empty((int(index.num_mel.sum()), first.mel.shape[1]), np.float32)
+  frames = np.empty((pictures, *one.shape[1:]), np.uint8)
+  mel = np.empty((columns, *column.shape[1:]), np.float32)
   frame, column = _begins(index.num_frames), _begins(index.num_mel)
   for i in tqdm.trange(
     len(split), desc="to the device", unit="clip", disable=not progress
   ):
-    clip = split.clip(i)
-    frames[frame[i] : frame[i] + index.num_frames[i]] = clip.pictures(
-      slice(None)
-    )
-    mel[column[i] : column[i] + index.num_mel[i]] = clip.mel
+    record = split[i]  # Not split.clip: nothing of it is wanted again.
+    frames[frame[i] : frame[i] + index.num_frames[i]] = decode_frames(record)
+    mel[column[i] : column[i] + index.num_mel[i]] = record["mel"]
   return {"frames": frames, "mel": mel}
 
 

@@ -315,7 +315,7 @@ def train_data(config, split, stage: str, train_steps: dict, mesh):
 
   Returns:
     (first step -> iterator over this process's batches, train steps that take
-    those, what they find in `frozen` beside networks).
+    those, what they find in `frozen` beside networks, on the devices).
   """
   spec = window_spec(config)
   rows = sharding.local_rows(mesh, config.data.batch_size)
@@ -326,7 +326,7 @@ def train_data(config, split, stage: str, train_steps: dict, mesh):
   return (
     resident_data.train_batches(split, spec, stage, config, rows),
     {k: resident_data.gathering(v, spec) for k, v in train_steps.items()},
-    {"data": data},
+    {"data": sharding.put_replicated(mesh, data)},
   )
 
 
@@ -366,7 +366,7 @@ def train_and_evaluate(config, workdir: str) -> ExpertTrainState:
     schedule=config.train,
     mesh=mesh,
     state=sharding.put_replicated(mesh, state),
-    frozen=sharding.put_replicated(mesh, data),
+    frozen=data,
     train_steps=train_steps,
     batches=batches,
     evaluate=lambda state, frozen, _: evaluate(state.expert.variables, frozen),

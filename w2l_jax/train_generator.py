@@ -741,7 +741,10 @@ def train_and_evaluate(config, workdir: str) -> GeneratorTrainState:
     schedule=config.train,
     mesh=mesh,
     state=sharding.put_replicated(mesh, state),
-    frozen=sharding.put_replicated(mesh, {"expert": expert_variables, **data}),
+    frozen={
+      "expert": sharding.put_replicated(mesh, expert_variables),
+      **data,
+    },
     train_steps=train_steps,
     batches=batches,
     evaluate=evaluate_and_draw,

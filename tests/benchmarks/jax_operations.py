@@ -17,7 +17,7 @@ from configs import expert_lrs2, gan_lrs2, generator_lrs2
 from data_prep import clips, prepare
 from tests.benchmarks import operation
 from tests.benchmarks.operation import Operation, Options
-from tests.parity.both_sides import make_twins, variables_of
+from tests.parity.both_sides import make_twins, network_state, variables_of
 from w2l_jax import (
   checkpoint_store,
   dataset,
@@ -29,12 +29,7 @@ from w2l_jax import (
   train_generator,
   video,
 )
-from w2l_jax.train_state import (
-  ExpertTrainState,
-  GeneratorTrainState,
-  NetworkState,
-  make_optimizer,
-)
+from w2l_jax.train_state import ExpertTrainState, GeneratorTrainState
 from w2l_jax.window_sampler import WindowSpec
 
 
@@ -81,15 +76,6 @@ def generator(options: Options) -> Operation:
   return Operation(run, options.batch_size, "frames", {"frames": frames}, facts)
 
 
-def _network_state(variables, optimizer) -> NetworkState:
-  tx = make_optimizer(**optimizer)
-  return NetworkState(
-    variables["params"],
-    variables.get("batch_stats", {}),
-    tx.init(variables["params"]),
-  )
-
-
 def _step(options: Options, config, state, step, frozen, count) -> Operation:
   mesh = sharding.make_mesh(count)
   local = operation.windows(count)
@@ -128,7 +114,7 @@ def expert_step(options: Options) -> Operation:
   config.data.batch_size = options.batch_size
   variables = _variables(options)["sync_expert"]
   state = ExpertTrainState(
-    jnp.int32(0), _network_state(variables, config.optimizer)
+    jnp.int32(0), network_state(variables, config.optimizer)
   )
   step = train_expert.make_train_step(config)
   return _step(options, config, state, step, {}, options.batch_size)
@@ -143,12 +129,12 @@ def _stage_2(config, options: Options) -> Operation:
   variables = _variables(options)
   discriminator = None
   if config.loss.adversarial_weight:
-    discriminator = _network_state(
+    discriminator = network_state(
       variables["quality_discriminator"], config.discriminator_optimizer
     )
   state = GeneratorTrainState(
     jnp.int32(0),
-    _network_state(variables["generator"], config.optimizer),
+    network_state(variables["generator"], config.optimizer),
     discriminator,
     jnp.float32(config.loss.sync_weight_initial),
   )

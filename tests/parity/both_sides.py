@@ -11,6 +11,7 @@ import torch
 from tests.parity.make_stored import randomise_statistics
 from tests.parity.torch_networks import TWINS
 from w2l_jax import models, torch_checkpoint
+from w2l_jax.train_state import NetworkState, make_optimizer
 
 MODELS = {
   "sync_expert": models.SyncExpert,
@@ -50,9 +51,6 @@ class Plan:
   bound_float32: bool = True
 
 
-# Short runs take longer to compile than to compute.
-
-
 def relative(a, b) -> float:
   """|a - b| / |b|."""
   a, b = np.float64(a), np.float64(b)
@@ -84,6 +82,16 @@ def variables_of(twin, name: str, width: float, dtype) -> dict:
   arrays = {k: v.numpy() for k, v in twin.state_dict().items()}
   return jax.device_put(
     torch_checkpoint.from_state_dict(arrays, name, width=width, dtype=dtype)
+  )
+
+
+def network_state(variables: dict, optimizer) -> NetworkState:
+  """Variables with their optimiser's first state, by a config's fields."""
+  tx = make_optimizer(**optimizer)
+  return NetworkState(
+    variables["params"],
+    variables.get("batch_stats", {}),
+    tx.init(variables["params"]),
   )
 
 

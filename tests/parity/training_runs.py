@@ -18,6 +18,7 @@ from tests.parity.both_sides import (
   Plan,
   cast,
   make_twins,
+  network_state,
   precision,
   relative,
   statistics,
@@ -25,12 +26,7 @@ from tests.parity.both_sides import (
 )
 from w2l_jax import losses, torch_checkpoint, train_expert, train_generator
 from w2l_jax.models import layers
-from w2l_jax.train_state import (
-  ExpertTrainState,
-  GeneratorTrainState,
-  NetworkState,
-  make_optimizer,
-)
+from w2l_jax.train_state import ExpertTrainState, GeneratorTrainState
 
 
 def expert_config(width: float):
@@ -134,15 +130,6 @@ def torch_run(
   )
 
 
-def _network_state(variables, optimizer) -> NetworkState:
-  tx = make_optimizer(**optimizer)
-  return NetworkState(
-    variables["params"],
-    variables.get("batch_stats", {}),
-    tx.init(variables["params"]),
-  )
-
-
 def jax_run(
   stage: str,
   plan: Plan,
@@ -165,15 +152,15 @@ def jax_run(
     }
     if stage == "expert":
       state = ExpertTrainState(
-        jnp.int32(0), _network_state(variables["sync_expert"], config.optimizer)
+        jnp.int32(0), network_state(variables["sync_expert"], config.optimizer)
       )
       step = train_expert.make_train_step(config)
       seed, windows, frozen = 100, plan.expert_windows, {}
     else:
       state = GeneratorTrainState(
         jnp.int32(0),
-        _network_state(variables["generator"], config.optimizer),
-        _network_state(
+        network_state(variables["generator"], config.optimizer),
+        network_state(
           variables["quality_discriminator"], config.discriminator_optimizer
         ),
         jnp.asarray(config.loss.sync_weight_initial, dtype),

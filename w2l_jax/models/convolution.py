@@ -1,10 +1,12 @@
-"""Convolutions whose gradients are fast where XLA's are not.
+"""Convolutions that are fast where XLA's are not; functions, no parameters.
 
 XLA's CPU backend takes the gradient by a kernel as one convolution with the
 whole map for its kernel: at large maps five times as slow as the forward pass,
 and a sum of so many terms in a row that it loses a digit.  There the gradient
-is written as matrix products here, image by image.  Accelerators keep XLA's
-own.  docs/PERFORMANCE.md has the figures.
+is written as matrix products here, image by image.  Large 3x3 convolutions in
+inference are Winograd's.  Accelerators keep XLA's own of both, except that a
+transposed convolution is its four phases everywhere.  docs/PERFORMANCE.md has
+the figures; layers.py has the blocks that call this.
 """
 
 import functools

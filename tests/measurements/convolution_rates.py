@@ -1,0 +1,190 @@
+r"""How fast and how exact single convolutions are: XLA's, ours and PyTorch's.
+
+  pip install -e '.[torch]'
+  python -m tests.measurements.convolution_rates
+
+Prints two tables: gradients by the kernel (convolution.kernel_gradient), and
+3x3 convolutions in inference (convolution.conv2d_for_inference).  The sides
+take turns; rates are medians of wall time, errors are against float64.
+"""
+
+import statistics
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import torch
+from absl import app, flags
+
+from w2l_jax.models import convolution
+
+_BATCH = flags.DEFINE_integer("batch_size", 16, "Pictures.", 1)
+_ROUNDS = flags.DEFINE_integer("rounds", 7, "Turns of each side.", 1)
+
+# Side of the map, channels before and after, side of the kernel: the networks'.
+_GRADIENTS = (
+  (96, 64, 64, 3),
+  (48, 128, 128, 3),
+  (48, 64, 64, 5),
+  (24, 256, 256, 3),
+  (12, 384, 384, 3),
+  (6, 512, 512, 3),
+)
+_INFERENCE = ((96, 64, 64), (96, 80, 32), (48, 128, 128), (24, 256, 256))
+
+
+def rates(sides: dict, operations: float) -> dict[str, float]:
+  """Returns GFLOP a second of {label: what to time, which waits for its end}.
+
+  Args:
+    sides: to be timed, in turns.
+    operations: floating-point operations of each.
+  """
+  seconds = {label: [] for label in sides}
+  for run in sides.values():
+    run()
+  for _ in range(_ROUNDS.value):
+    for label, run in sides.items():
+      began = time.perf_counter()
+      run()
+      seconds[label].append(time.perf_counter() - began)
+  return {
+    k: operations / 1e9 / statistics.median(v) for k, v in seconds.items()
+  }
+
+
+def relative(found, expected) -> float:
+  """|a - b| / |b|."""
+  found = np.asarray(found, np.float64)
+  return float(np.linalg.norm(found - expected) / np.linalg.norm(expected))
+
+
+def drawn(size: int, before: int, after: int, kernel: int) -> list[np.ndarray]:
+  """Returns pictures, a kernel and a gradient of the output."""
+  rng = np.random.default_rng(0)
+  n = _BATCH.value
+  return [
+    rng.normal(size=shape).astype(np.float32)
+    for shape in (
+      (n, size, size, before),
+      (kernel, kernel, before, after),
+      (n, size, size, after),
+    )
+  ]
+
+
+def torch_kernel_gradient(x, y_grad, kernel, dtype):
+  """Returns a function that gives PyTorch's gradient [h, w, C, C']."""
+  x, y_grad = (
+    torch.from_numpy(a).to(dtype).permute(0, 3, 1, 2).contiguous()
+    for a in (x, y_grad)
+  )
+  shape = (y_grad.shape[1], x.shape[1], kernel, kernel)
+
+  def run():
+    return torch.nn.grad.conv2d_weight(x, shape, y_grad, padding=kernel // 2)
+
+  return run
+
+
+def gradient_row(size: int, before: int, after: int, kernel: int) -> str:
+  """Returns a line of the first table."""
+  x, weights, y_grad = drawn(size, before, after, kernel)
+  geometry = ((1, 1), ((kernel // 2,) * 2,) * 2)
+  ours = jax.jit(
+    lambda x, g: convolution.kernel_gradient(x, g, (kernel, kernel), *geometry)
+  )
+
+  def native(x, y_grad):
+    _, vjp = jax.vjp(
+      lambda k: jax.lax.conv_general_dilated(
+        x, k, *geometry, dimension_numbers=("NHWC", "HWIO", "NHWC")
+      ),
+      jnp.asarray(weights),
+    )
+    return vjp(y_grad)[0]
+
+  native = jax.jit(native)
+  x_, y_grad_ = jnp.asarray(x), jnp.asarray(y_grad)
+  theirs = torch_kernel_gradient(x, y_grad, kernel, torch.float32)
+  truth = torch_kernel_gradient(x, y_grad, kernel, torch.float64)()
+  truth = truth.permute(2, 3, 1, 0).numpy()
+  sides = {
+    "XLA": lambda: native(x_, y_grad_).block_until_ready(),
+    "here": lambda: ours(x_, y_grad_).block_until_ready(),
+    "PyTorch": theirs,
+  }
+  found = rates(sides, 2.0 * x.size * kernel**2 * after)
+  errors = [
+    relative(a, truth)
+    for a in (
+      native(x_, y_grad_),
+      ours(x_, y_grad_),
+      theirs().permute(2, 3, 1, 0).numpy(),
+    )
+  ]
+  return (
+    f"| {kernel}x{kernel}, {before} to {after}, {size}x{size} | "
+    + " | ".join(f"{v:.0f}" for v in found.values())
+    + " | "
+    + " | ".join(f"{e:.1e}" for e in errors)
+    + " |"
+  )
+
+
+def inference_row(size: int, before: int, after: int) -> str:
+  """Returns a line of the second table."""
+  x, weights, _ = drawn(size, before, after, 3)
+  same = ((1, 1), ((1, 1), (1, 1)))
+  x_, weights_ = jnp.asarray(x), jnp.asarray(weights)
+  plain, fast = (
+    jax.jit(lambda x, k, f=f: f(x, k, *same))
+    for f in (convolution.conv2d, convolution.conv2d_for_inference)
+  )
+  x64, weights64 = (
+    torch.from_numpy(x).double().permute(0, 3, 1, 2),
+    torch.from_numpy(weights).double().permute(3, 2, 0, 1),
+  )
+  x32, weights32 = x64.float().contiguous(), weights64.float().contiguous()
+  convolve = torch.nn.functional.conv2d
+  truth = convolve(x64, weights64, padding=1).permute(0, 2, 3, 1).numpy()
+  found = rates(
+    {
+      "XLA": lambda: plain(x_, weights_).block_until_ready(),
+      "here": lambda: fast(x_, weights_).block_until_ready(),
+      "PyTorch": lambda: convolve(x32, weights32, padding=1),
+    },
+    2.0 * x.size * 9 * after,
+  )
+  errors = [relative(f(x_, weights_), truth) for f in (plain, fast)]
+  return (
+    f"| {before} to {after}, {size}x{size} | "
+    + " | ".join(f"{v:.0f}" for v in found.values())
+    + " | "
+    + " | ".join(f"{e:.1e}" for e in errors)
+    + " |"
+  )
+
+
+def main(argv):
+  """Prints both tables."""
+  if len(argv) > 1:
+    raise app.UsageError(f"unexpected argument {argv[1]!r}; flags are --name=")
+  print(
+    "| kernel gradient | XLA | here | PyTorch | error: XLA | here | PyTorch |\n"
+    "|---|---|---|---|---|---|---|"
+  )
+  for row in _GRADIENTS:
+    print(gradient_row(*row), flush=True)
+  print(
+    "\n| 3x3 in inference | XLA | here | PyTorch | error: XLA | here |\n"
+    "|---|---|---|---|---|---|"
+  )
+  with torch.inference_mode():
+    for row in _INFERENCE:
+      print(inference_row(*row), flush=True)
+
+
+if __name__ == "__main__":
+  app.run(main)
