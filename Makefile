@@ -7,6 +7,7 @@
 # make test-web-fuzz  a hundred uploads to it that nobody should make
 # make compare-torch  everything against PyTorch, which it installs; a report
 # make benchmark  speed beside PyTorch's, which it installs; a table
+# make results-grid GRID=DIR  trains and measures what docs/RESULTS.md tells
 # make test-slow  the tests that take minutes each
 # VENV=DIR and PYTHON=python3.12 choose the environment.
 
@@ -15,7 +16,8 @@ VENV ?= .venv
 RUN := $(VENV)/bin/python
 
 .PHONY: setup demo test test-slow chromium test-browser test-notebooks \
-  test-web test-web-fuzz compare-torch benchmark lint format clean
+  test-web test-web-fuzz compare-torch benchmark \
+  results-grid lint format clean
 
 setup: $(VENV)/.installed
 
@@ -68,6 +70,11 @@ compare-torch: setup
 benchmark: setup
 	@$(PYTHON) launch/set_up.py $(VENV) '.[torch,benchmark,demo]'
 	$(RUN) -m launch.benchmark $(BENCHMARK)
+
+# GRID=DIR: has s1/ and splits/; RESULTS=--others=DIR and other flags.
+results-grid: $(VENV)/.installed-demo
+	$(RUN) -m launch.results_grid --videos=$(GRID)/s1 \
+	  --splits=$(GRID)/splits $(RESULTS)
 
 lint: setup
 	$(RUN) -m ruff check .

@@ -15,6 +15,7 @@ import os
 import sys
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from absl import app, flags, logging
 
@@ -52,6 +53,9 @@ _OUTPUT = flags.DEFINE_string(
 _EMA = flags.DEFINE_bool(
   "ema", False, "The moving average of the params, without Adam's state."
 )
+_BFLOAT16 = flags.DEFINE_bool(
+  "bfloat16", False, "Half the size; for .safetensors."
+)
 
 
 def _full_config(config: dict, stage: str) -> dict:
@@ -60,7 +64,13 @@ def _full_config(config: dict, stage: str) -> dict:
   return {**checkpoints.to_plain(original.get_config()), **config}
 
 
-def convert(network: str, source: str, target: str, ema: bool = False) -> None:
+def convert(
+  network: str,
+  source: str,
+  target: str,
+  ema: bool = False,
+  dtype: jnp.dtype = jnp.float32,
+) -> None:
   """Converts one network; see the module's docstring.
 
   Raises:
@@ -69,6 +79,10 @@ def convert(network: str, source: str, target: str, ema: bool = False) -> None:
   name, make_model, model_inputs = _NETWORKS[network]
   stage = checkpoints.STAGES[name]
   is_torch = target.endswith((".pth", ".pt"))
+  if dtype != jnp.float32 and not target.endswith(".safetensors"):
+    raise checkpoints.CheckpointError(
+      f"{target}: only .safetensors can be written in bfloat16"
+    )
   beside = f"{os.path.splitext(target)[0]}.json"  # Its config.
   for path in (target, beside):
     if os.path.exists(path) and (is_torch or path == target):
@@ -89,7 +103,7 @@ def convert(network: str, source: str, target: str, ema: bool = False) -> None:
     temperature = float(np.exp(-variables["params"]["logit_scale"]))
     config["loss"] = {**config["loss"], "temperature": temperature}
   if target.endswith(".safetensors"):
-    weight_files.save_safetensors(target, variables, config)
+    weight_files.save_safetensors(target, variables, config, dtype)
   elif is_torch:
     settings = _full_config(config, stage)[checkpoints.optimizer_field(name)]
     torch_checkpoint.save(
@@ -120,7 +134,13 @@ def main(argv):
   if len(argv) > 1:
     raise app.UsageError(f"unexpected argument {argv[1]!r}; flags are --name=")
   try:
-    convert(_NETWORK.value, _INPUT.value, _OUTPUT.value, _EMA.value)
+    convert(
+      _NETWORK.value,
+      _INPUT.value,
+      _OUTPUT.value,
+      _EMA.value,
+      jnp.bfloat16 if _BFLOAT16.value else jnp.float32,
+    )
   except (
     checkpoints.CheckpointError,
     torch_checkpoint.TorchCheckpointError,

@@ -22,6 +22,10 @@ from array_record.python import array_record_module
 NAME = "lipsync_dataset"
 VERSION = "1.0.0"
 SPLITS = ("train", "val", "test")
+# What a run may train on: everything, or the clips that an independent judge is
+# trained on (`part_records`), or the others.
+PARTS = ("all", "judge", "rest")
+_JUDGE_CLIPS = 150
 PREPARATION_FILE = "preparation.json"
 # How much of every shard `contents_digest` reads: so many parts of so many
 # bytes, from the first to the last.
@@ -70,6 +74,45 @@ class Index:
     end = self._ends[i]
     return self.column_means[end - self.num_mel[i] : end]
 
+  def take(self, records: np.ndarray) -> "Index":
+    """Returns the index of some records, by their numbers."""
+    means = [self.record_column_means(i) for i in records]
+    return Index(
+      self.ids[records],
+      self.num_frames[records],
+      self.num_mel[records],
+      np.concatenate(means),
+    )
+
+
+def part_records(ids: Iterable, part: str) -> np.ndarray:
+  """Returns the numbers of the records of a part of PARTS, ascending.
+
+  The judge's are the 150 whose ids have the smallest SHA-256: a judge of
+  generated videos that saw clips which neither the expert nor the generator
+  did cannot have been fooled by learning from it.
+
+  Args:
+    ids: of all records.
+    part: of PARTS.
+
+  Raises:
+    DatasetError: if the part has no record, or there is no such part.
+  """
+  if part not in PARTS:
+    raise DatasetError(f"part is {part!r}, expected one of {PARTS}")
+  digests = [hashlib.sha256(text(i).encode()).digest() for i in ids]
+  order = np.array(sorted(range(len(digests)), key=digests.__getitem__), int)
+  chosen = {
+    "all": order, "judge": order[:_JUDGE_CLIPS], "rest": order[_JUDGE_CLIPS:]
+  }[part]  # fmt: skip
+  if not len(chosen):
+    raise DatasetError(
+      f"part {part!r} is empty: the judge's part takes {_JUDGE_CLIPS} records "
+      f"and there are {len(order)}; train on all, --config.data.part=all"
+    )
+  return np.sort(chosen)
+
 
 @dataclasses.dataclass(frozen=True)
 class Clip:
@@ -95,17 +138,21 @@ class Split:
 
   Attributes:
     directory, name: what was opened.
-    index: what choosing windows needs.
+    index: what choosing windows needs, of the part's records.
+    whole_index: the same of all records.
     shards: paths of its files.
   """
 
-  def __init__(self, directory: str, name: str, cache_gb: float = 0.0):
+  def __init__(
+    self, directory: str, name: str, cache_gb: float = 0.0, part: str = "all"
+  ):
     """Opens a split and checks that its shards are whole.
 
     Args:
       directory: of the TFDS builder.
       name: train, val or test.
       cache_gb: gigabytes of decoded pictures that `clip` may keep in memory.
+      part: which records, of PARTS.
 
     Raises:
       DatasetError: if it is missing, empty or damaged.
@@ -151,7 +198,7 @@ class Split:
     _check_shards(builder.info.splits[name])
     try:
       with np.load(index_file(directory, name)) as arrays:
-        self.index = Index(**arrays)
+        self.whole_index = Index(**arrays)
     except FileNotFoundError as e:
       raise DatasetError(
         f"{index_file(directory, name)}: missing; {again}"
@@ -161,11 +208,16 @@ class Split:
         f"{index_file(directory, name)}: cannot be read ({e}); {again}"
       ) from e
     self._source = builder.as_data_source(name)
-    if len(self._source) != len(self.index):
+    if len(self._source) != len(self.whole_index):
       raise DatasetError(
-        f"{index_file(directory, name)}: has {len(self.index)} records, the "
-        f"split {len(self._source)}; {again}"
+        f"{index_file(directory, name)}: has {len(self.whole_index)} records, "
+        f"the split {len(self._source)}; {again}"
       )
+    try:
+      self._numbers = part_records(self.whole_index.ids, part)
+    except DatasetError as e:
+      raise DatasetError(f"{directory}: split {name!r}: {e}") from e
+    self.index = self.whole_index.take(self._numbers)
 
   def __len__(self) -> int:
     return len(self.index)
@@ -173,7 +225,7 @@ class Split:
   def __getitem__(self, i: int) -> dict:
     """Reads record i: the fields of data_prep.clips.Record, frames as JPEG."""
     try:
-      return self._source[int(i)]
+      return self._source[int(self._numbers[i])]
     except (RuntimeError, ValueError) as e:
       raise DatasetError(
         f"{self.directory}: record {i} ({self.index.ids[i]}) of split "
@@ -271,7 +323,7 @@ def preparation(directory: str) -> dict:
 def contents_digest(splits: Iterable[Split]) -> str:
   """Returns a hash of what splits hold, wherever they lie.
 
-  Of the index, which has the sound's mean in every mel column, and of every
+  Whichever part of them is used.  Of the index, which has the sound's mean in every mel column, and of every
   shard's size and some of its bytes.  A copy has the same; a set that was
   prepared anew has another, unless it came out the same.
 
@@ -282,7 +334,7 @@ def contents_digest(splits: Iterable[Split]) -> str:
   for split in splits:
     total.update(split.name.encode())
     for field in dataclasses.fields(Index):
-      values = getattr(split.index, field.name)
+      values = getattr(split.whole_index, field.name)
       total.update(f"{field.name} {values.dtype} {values.shape}".encode())
       total.update(np.ascontiguousarray(values).data)
     for path in split.shards:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from w2l_jax import audio, checkpoints, network_inputs, windows
+from w2l_jax import audio, checkpoints, network_inputs, released, windows
 from w2l_jax.models import Generator
 
 
@@ -228,7 +228,8 @@ def load_generator(path: str, ema: bool = False) -> tuple[dict, dict]:
   """Reads a trained generator.
 
   Args:
-    path: a workdir or step folder of stage 2.
+    path: a workdir or step folder of stage 2, a file of weights, or a name of
+      `released.names`.
     ema: whether to take the moving average of its params.
 
   Returns:
@@ -237,6 +238,7 @@ def load_generator(path: str, ema: bool = False) -> tuple[dict, dict]:
   Raises:
     CheckpointError: if it is none.
   """
+  path = released.resolve(path, "generator")
   config = checkpoints.load_config(path, "generator")
   abstract = jax.eval_shape(
     make_model(config).init, jax.random.key(0), *model_inputs(config)

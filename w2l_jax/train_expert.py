@@ -17,6 +17,7 @@ from w2l_jax import (
   input_pipeline,
   losses,
   network_inputs,
+  released,
   resident_data,
   sharding,
   train_loop,
@@ -87,7 +88,8 @@ def load_frozen(path: str) -> tuple[dict, dict]:
   """Reads a trained expert.
 
   Args:
-    path: a workdir or step folder of stage 1.
+    path: a workdir or step folder of stage 1, a file of weights, or a name of
+      `released.names`.
 
   Returns:
     (variables, the config that it was trained with).
@@ -95,6 +97,7 @@ def load_frozen(path: str) -> tuple[dict, dict]:
   Raises:
     CheckpointError: if it is none.
   """
+  path = released.resolve(path, "expert")
   config = checkpoints.load_config(path, "expert")
   abstract = jax.eval_shape(
     make_model(config).init, jax.random.key(0), *model_inputs(config)
@@ -342,10 +345,10 @@ def train_and_evaluate(config, workdir: str) -> ExpertTrainState:
   """
   mesh = sharding.make_mesh(config.data.batch_size)
   directory = dataset.builder_dir(config.data.dir, config.image_size)
-  train, val = (
-    dataset.Split(directory, name, config.data.cache_gb)
-    for name in ("train", "val")
+  train = dataset.Split(
+    directory, "train", config.data.cache_gb, config.data.part
   )
+  val = dataset.Split(directory, "val", config.data.cache_gb)
   plain = checkpoints.to_plain(config)
   plain["preparation"] = dataset.preparation(directory)
   plain["data"]["contents"] = dataset.contents_digest((train, val))

@@ -692,10 +692,10 @@ def train_and_evaluate(config, workdir: str) -> GeneratorTrainState:
     )
   mesh = sharding.make_mesh(config.data.batch_size)
   directory = dataset.builder_dir(config.data.dir, config.image_size)
-  train, val = (
-    dataset.Split(directory, name, config.data.cache_gb)
-    for name in ("train", "val")
+  train = dataset.Split(
+    directory, "train", config.data.cache_gb, config.data.part
   )
+  val = dataset.Split(directory, "val", config.data.cache_gb)
   expert_variables, expert_config = train_expert.load_frozen(
     config.expert_checkpoint
   )

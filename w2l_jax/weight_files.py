@@ -9,6 +9,7 @@ original's, or for what a .json of the same name beside it says.
 import json
 import os
 
+import ml_dtypes
 import numpy as np
 import safetensors
 import safetensors.numpy
@@ -128,6 +129,9 @@ def load_variables(path: str, stage: str, network: str) -> dict:
     *parents, leaf = name.split("/")
     for parent in parents:
       tree = tree.setdefault(parent, {})
+    # Released ones are kept in bfloat16; params are float32.
+    if array.dtype == ml_dtypes.bfloat16:
+      array = array.astype(np.float32)
     tree[leaf] = array
   return variables
 
@@ -163,8 +167,17 @@ def _is_contrastive(config: dict) -> bool:
   return config["stage"] == "expert" and config["loss"]["kind"] == "contrastive"
 
 
-def save_safetensors(path: str, variables: dict, config: dict) -> None:
-  """Writes one network with its config; has this name only when complete."""
+def save_safetensors(
+  path: str, variables: dict, config: dict, dtype=np.float32
+) -> None:
+  """Writes one network with its config; has this name only when complete.
+
+  Args:
+    path: of the file.
+    variables: nested dicts of arrays.
+    config: what `load_config` is to return.
+    dtype: that the arrays are kept in: float32, or bfloat16 for half the size.
+  """
   flat = {}
 
   def put(prefix, tree):
@@ -172,7 +185,7 @@ def save_safetensors(path: str, variables: dict, config: dict) -> None:
       if isinstance(value, dict):
         put(f"{prefix}{name}/", value)
       else:
-        flat[prefix + name] = np.array(value, order="C")
+        flat[prefix + name] = np.array(value, dtype, order="C")
 
   put("", variables)
   partial = f"{path}.{os.getpid()}.partial"

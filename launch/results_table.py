@@ -1,0 +1,153 @@
+"""The tables and pictures of launch.results_grid, from what its runs wrote."""
+
+import json
+import os
+
+from launch import plot_runs
+from w2l_jax import metrics
+
+_VARIANTS = ("real", "generated", "reconstructed", "copied", "unsynced")
+# Of the clips' figures: those of pictures have no judge.
+_PICTURES = (
+  "lower_l1",
+  "lower_psnr",
+  "lower_ssim",
+  "lower_jitter",
+  "mouth_correlation",
+)
+_SYNC = ("similarity", "offset", "confidence_in_place")
+_EXPERTS = {
+  "eval/two_way_accuracy": "two-way accuracy",
+  "eval/two_way_accuracy_all": "of all windows",
+  "eval/balanced_accuracy": "balanced accuracy",
+  "eval/loss": "BCE",
+}
+_NOTES = """\
+Two-way accuracy: speech is nearer to its own faces than to faces of the same
+clip at least five frames away, in windows with speech.  Similarity: the mean
+cosine of a judge at no offset, in windows with speech, so it depends on the
+judge; compare it with real video's in the same row.  generated: a face says
+another clip's speech; reconstructed: a clip's first face alone says its own
+speech, held against the truth; copied: that face held still; unsynced: real
+video beside another clip's speech.  Intervals are 95 %, by bootstrap over
+clips."""
+
+
+def _read(*path: str) -> dict | None:
+  try:
+    with open(os.path.join(*path)) as f:
+      return json.load(f)
+  except FileNotFoundError:
+    return None
+
+
+def _row(cells) -> str:
+  return "| " + " | ".join(cells) + " |"
+
+
+def _table(header, rows) -> str:
+  lines = [_row(header), _row(["---"] * len(header))]
+  return "\n".join(lines + [_row(row) for row in rows])
+
+
+def _number(value: float) -> str:
+  return f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"
+
+
+def _with_interval(figure: dict) -> str:
+  if figure["mean"] is None:
+    return "-"
+  text = _number(figure["mean"])
+  if figure.get("low") is not None:
+    text += f" ({_number(figure['low'])} to {_number(figure['high'])})"
+  return text
+
+
+def _experts(folder: str, whats: dict[str, str]) -> str:
+  rows = []
+  for name, what in whats.items():
+    found = _read(folder, name, "evaluation", "metrics.json")
+    training = _read(folder, name, "training.json")
+    if found and found["stage"] == "expert":
+      rows.append(
+        [
+          what,
+          *(_number(found[key]) for key in _EXPERTS),
+          str(training["steps"]),
+          f"{training['steps'] * training['seconds_a_step'] / 60:.0f}",
+        ]
+      )
+  return _table(["expert", *_EXPERTS.values(), "steps", "minutes"], rows)
+
+
+def _generators(folder: str, whats: dict[str, str], others: bool) -> str:
+  rows = []
+  for name, what in whats.items():
+    for judge in ("", "_judge"):
+      found = _read(
+        folder, name, f"evaluation{'_others' * others}{judge}", "metrics.json"
+      )
+      if not found or found["stage"] != "generator":
+        continue
+      by = "judge" if judge else "own expert"
+      sync = {f"expert_{key}": f"{key} ({by})" for key in _SYNC}
+      pictures = {} if judge else {key: key for key in _PICTURES}
+      for key, label in (pictures | sync).items():
+        measured = found["summary"].get(key)
+        if measured:
+          rows.append(
+            [
+              what,
+              label,
+              *(
+                _with_interval(measured[v]) if v in measured else "-"
+                for v in _VARIANTS
+              ),
+            ]
+          )
+  return _table(["generator", "measure", *_VARIANTS], rows)
+
+
+def write(folder: str, whats: dict[str, str]) -> str:
+  """Writes RESULTS.md, experts.png and generators.png into the folder.
+
+  Args:
+    folder: of launch.results_grid.
+    whats: {run: what it is}.
+
+  Returns:
+    The path of RESULTS.md.
+  """
+  parts = [
+    _experts(folder, whats),
+    "Test clips:\n\n" + _generators(folder, whats, others=False),
+  ]
+  others = _generators(folder, whats, others=True)
+  if others.count("\n") > 1:
+    parts.append("People that no network has seen:\n\n" + others)
+  parts.append(_NOTES)
+  commands = [_read(folder, name, "training.json") for name in whats]
+  parts.append(
+    "```\n" + "\n".join(c["command"] for c in commands if c) + "\n```"
+  )
+  for stage, figures in (
+    ("experts", ["train/loss", "eval/two_way_accuracy"]),
+    ("generators", ["train/loss_l1", "eval/lower_l1", "eval/loss_sync"]),
+  ):
+    lines = {
+      name: metrics.read_metrics(os.path.join(folder, name)) for name in whats
+    }
+    lines = {
+      name: found
+      for name, found in lines.items()
+      if any(figures[-1] in line for line in found)
+    }
+    if lines:
+      path = os.path.join(folder, f"{stage}.png")
+      plot_runs.draw(lines, figures, path)
+      parts.append(f"![{stage}]({stage}.png)")
+  path = os.path.join(folder, "RESULTS.md")
+  with open(f"{path}.partial", "w") as f:
+    f.write("\n\n".join(parts) + "\n")
+  os.replace(f"{path}.partial", path)
+  return path
