@@ -73,7 +73,7 @@ benchmark: setup
 
 # GRID=DIR: has s1/ and splits/; RESULTS=--others=DIR and other flags.
 results-grid: $(VENV)/.installed-demo
-	$(RUN) -m launch.results_grid --videos=$(GRID)/s1 \
+	$(RUN) -m launch.results_grid --videos=$(GRID) \
 	  --splits=$(GRID)/splits $(RESULTS)
 
 lint: setup

@@ -49,8 +49,8 @@ def base(stage: str, size: str) -> ml_collections.ConfigDict:
 
   config.data = dict(
     dir=placeholder(str),  # --output of launch.prepare_data
-    # Which training clips: "all"; "judge", 150 of them, for an expert that is to
-    # judge what the "rest" taught.
+    # Which training clips: "all"; "judge", 150 of them, for an expert that is
+    # to judge what the "rest" taught.
     part="all",
     batch_size=64,
     num_threads=2,

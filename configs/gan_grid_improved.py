@@ -1,4 +1,4 @@
-r"""Stage 2 on GRID speaker 1 by the improved recipe and the quality discriminator.
+r"""Stage 2 on GRID speaker 1 by the improved recipe, with the GAN.
 
   python -m launch.train --config=configs/gan_grid_improved.py:small \
     --config.data.dir=DATA_DIR --config.expert_checkpoint=DIR --workdir=DIR

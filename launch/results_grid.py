@@ -1,6 +1,6 @@
 r"""Trains and measures everything of docs/RESULTS.md, on GRID's speaker 1.
 
-  python -m launch.results_grid --videos=GRID/s1 --splits=GRID/splits \
+  python -m launch.results_grid --videos=GRID --splits=GRID/splits \
     --workdir=runs/results
 
 Prepares, trains the independent judge, the experts and the generators, and
@@ -25,7 +25,7 @@ from launch import flag_parsing, results_table
 from w2l_jax import checkpoints
 
 _VIDEOS = flags.DEFINE_string(
-  "videos", None, "Folder of GRID's speaker 1.", required=True
+  "videos", None, "Folder that holds GRID's s1/ of videos.", required=True
 )
 _SPLITS = flags.DEFINE_string(
   "splits", None, "Folder of train.txt, val.txt and test.txt.", required=True

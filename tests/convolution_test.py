@@ -111,10 +111,18 @@ def test_bfloat16_is_summed_in_float32():
 
 @pytest.mark.parametrize(
   ("images", "size", "channels"),
-  [(3, (48, 24), (64, 32)), (6, (24, 24), (64, 64)), (4, (96, 96), (80, 32))],
+  [
+    (3, (48, 24), (64, 32)),
+    (6, (24, 24), (64, 64)),
+    (4, (96, 96), (80, 32)),
+    (2, (46, 49), (32, 32)),
+  ],
 )
 def test_winograds_algorithm(images, size, channels):
-  """Against the plain convolution in float64; blocks of 3, 6 and 1 images."""
+  """Against the plain convolution in float64; blocks of 3, 6, 1 and 2 images.
+
+  The last's sides are not whole tiles.
+  """
   rng = np.random.default_rng(0)
   x = rng.normal(size=(images, *size, channels[0])).astype(np.float32)
   kernel = rng.normal(size=(3, 3, *channels)).astype(np.float32)
@@ -133,11 +141,31 @@ def test_winograds_algorithm(images, size, channels):
   assert error > 1e-6
 
 
+@pytest.mark.parametrize("size", [(48, 48), (64, 40)])
+def test_transposed_convolution_by_products(size):
+  """Against the dilated convolution in float64."""
+  rng = np.random.default_rng(0)
+  x = rng.normal(size=(2, *size, 20)).astype(np.float32)
+  kernel = rng.normal(size=(3, 3, 20, 8)).astype(np.float32)
+  expected = np.zeros((2, 2 * size[0] + 1, 2 * size[1] + 1, 8))
+  for i in range(3):
+    for j in range(3):
+      # A kernel of jax.lax.conv_transpose is the correlation's: flipped.
+      expected[:, i : i + 2 * size[0] : 2, j : j + 2 * size[1] : 2] += x.astype(
+        np.float64
+      ) @ kernel[2 - i, 2 - j].astype(np.float64)
+  expected = expected[:, 1:, 1:]
+  found = jax.jit(convolution.conv_transpose_for_inference)(x, kernel)
+  assert found.shape == expected.shape
+  np.testing.assert_allclose(found, expected, atol=3e-5)
+  # It is the other algorithm, which rounds in another order.
+  assert (found != convolution.conv_transpose_stride2(x, kernel)).any()
+
+
 @pytest.mark.parametrize(
   ("size", "channels", "dtype"),
   [
-    ((12, 12), (64, 64), jnp.float32),
-    ((48, 46), (64, 64), jnp.float32),
+    ((6, 6), (64, 64), jnp.float32),
     ((48, 48), (16, 64), jnp.float32),
     ((48, 48), (64, 64), jnp.bfloat16),
   ],

@@ -109,3 +109,19 @@ def test_one_reference_for_all(gan_run):
     expected = np.floor(np.asarray(expected) * 255)
     assert np.abs(found[word] - expected).max() <= 1
   assert np.abs(np.int16(found["own"]) - found["first"])[1:].max() > 1
+
+
+def test_drawing_in_parts_changes_nothing(gan_run):
+  """On a CPU, 16 frames are drawn 8 at a time."""
+  variables, config = inference.load_generator(gan_run[0])
+  model = inference.make_model(config)
+  rng = np.random.default_rng(0)
+  mels, faces = (
+    rng.uniform(size=(16, *x.shape[1:])).astype(np.float32)
+    for x in inference.model_inputs(config)
+  )
+  drawn = jax.jit(lambda *args: inference.draw(model, *args))(
+    variables, mels, faces
+  )
+  whole = jax.jit(model.apply)(variables, mels, faces)
+  np.testing.assert_allclose(drawn, whole, atol=1e-6)

@@ -323,9 +323,10 @@ def preparation(directory: str) -> dict:
 def contents_digest(splits: Iterable[Split]) -> str:
   """Returns a hash of what splits hold, wherever they lie.
 
-  Whichever part of them is used.  Of the index, which has the sound's mean in every mel column, and of every
-  shard's size and some of its bytes.  A copy has the same; a set that was
-  prepared anew has another, unless it came out the same.
+  Whichever part of them is used.  Of the index, which has the sound's mean in
+  every mel column, and of every shard's size and some of its bytes.  A copy has
+  the same; a set that was prepared anew has another, unless it came out the
+  same.
 
   Raises:
     DatasetError: if a shard cannot be read.

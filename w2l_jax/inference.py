@@ -41,6 +41,30 @@ def model_inputs(config) -> tuple[jax.ShapeDtypeStruct, ...]:
   )
 
 
+# Frames that a CPU draws at a time: their maps stay near the processor.
+_CPU_PART = 8
+
+
+def draw(
+  model: Generator, variables: dict, mels: jax.Array, faces: jax.Array
+) -> jax.Array:
+  """Applies a generator to many frames, on CPUs some at a time.
+
+  Args:
+    model: of `make_model`.
+    variables: its.
+    mels, faces: its inputs.
+
+  Returns:
+    [n, S, S, 3] float32.
+  """
+  if jax.default_backend() != "cpu" or len(mels) % _CPU_PART:
+    return model.apply(variables, mels, faces)
+  parts = [x.reshape(-1, _CPU_PART, *x.shape[1:]) for x in (mels, faces)]
+  drawn = jax.lax.map(lambda part: model.apply(variables, *part), tuple(parts))
+  return drawn.reshape(-1, *drawn.shape[2:])
+
+
 def mel_windows(
   mel: np.ndarray, starts: np.ndarray, columns: int
 ) -> np.ndarray:
@@ -131,7 +155,8 @@ class FaceGenerator:
       frames, references = (
         network_inputs.to_float(x, order) for x in (frames, references)
       )
-      fake = model.apply(
+      fake = draw(
+        model,
         variables,
         network_inputs.mel_image(mels),
         network_inputs.generator_faces(frames, references),

@@ -21,6 +21,7 @@ from tests.parity.both_sides import make_twins, network_state, variables_of
 from w2l_jax import (
   checkpoint_store,
   dataset,
+  inference,
   input_pipeline,
   lip_syncer,
   models,
@@ -66,7 +67,10 @@ def generator(options: Options) -> Operation:
   variables = _variables(options)["generator"]
   mels, faces = operation.generator_inputs(options)
   forward, facts = _compiled(
-    jax.jit(lambda v, m, f: model.apply(v, m, f)), variables, mels, faces
+    jax.jit(lambda v, m, f: inference.draw(model, v, m, f)),
+    variables,
+    mels,
+    faces,
   )
 
   def run():

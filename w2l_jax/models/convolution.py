@@ -3,10 +3,11 @@
 XLA's CPU backend takes the gradient by a kernel as one convolution with the
 whole map for its kernel: at large maps five times as slow as the forward pass,
 and a sum of so many terms in a row that it loses a digit.  There the gradient
-is written as matrix products here, image by image.  Large 3x3 convolutions in
-inference are Winograd's.  Accelerators keep XLA's own of both, except that a
-transposed convolution is its four phases everywhere.  docs/PERFORMANCE.md has
-the figures; layers.py has the blocks that call this.
+is written as matrix products here, image by image.  In inference, large 3x3
+convolutions are Winograd's and large transposed ones are matrix products.
+Accelerators keep XLA's own of all these, except that a transposed convolution
+is its four phases everywhere.  docs/PERFORMANCE.md has the figures; layers.py
+has the blocks that call this.
 """
 
 import functools
@@ -198,6 +199,57 @@ def _conv_transpose_backward(saved, y_grad):
 conv_transpose_stride2.defvjp(_conv_transpose_forward, _conv_transpose_backward)
 
 
+def conv_transpose_for_inference(x: jax.Array, kernel: jax.Array) -> jax.Array:
+  """`conv_transpose_stride2`, as one matrix product a picture on CPUs.
+
+  Its phases are too narrow to be fast on large maps: the product gives all nine
+  taps of every pixel at once, which are then added where they overlap.
+  Arguments and result are those of `conv_transpose_stride2`.
+  """
+  if (
+    x.shape[1] * x.shape[2] < 2304  # Below, the phases are as fast.
+    or x.dtype != jnp.float32
+    or jax.device_count() > 1  # See `kernel_gradient`.
+  ):
+    return conv_transpose_stride2(x, kernel)
+  return jax.lax.platform_dependent(
+    x,
+    kernel,
+    cpu=lambda x, kernel: jax.lax.map(
+      lambda image: _conv_transpose_by_product(image, kernel), x
+    ),
+    default=conv_transpose_stride2,
+  )
+
+
+def _conv_transpose_by_product(x, kernel) -> jax.Array:
+  """`conv_transpose_stride2` of one picture [H, W, C]."""
+  h, w, c_in = x.shape
+  c_out = kernel.shape[-1]
+  taps = x.reshape(h * w, c_in) @ kernel.transpose(2, 0, 1, 3).reshape(c_in, -1)
+  taps = jnp.pad(
+    taps.reshape(h, w, 3, 3, c_out), ((0, 1), (0, 1), *((0, 0),) * 3)
+  )
+
+  # What a pixel (and the next ones below and to the right) adds to each output.
+  def tap(i, j, below=0, right=0):
+    return taps[below : h + below, right : w + right, i, j]
+
+  even_rows = jnp.stack([tap(1, 1), tap(1, 0) + tap(1, 2, right=1)], axis=2)
+  odd_rows = jnp.stack(
+    [
+      tap(0, 1) + tap(2, 1, below=1),
+      tap(0, 0)
+      + tap(0, 2, right=1)
+      + tap(2, 0, below=1)
+      + tap(2, 2, below=1, right=1),
+    ],
+    axis=2,
+  )
+  y = jnp.stack([even_rows, odd_rows], axis=1)
+  return y.reshape(2 * h, 2 * w, c_out)
+
+
 # Winograd's transforms for 4x4 outputs of a 3x3 kernel, at the points 0, 1, -1,
 # 2, -2 and infinity: of the input, the kernel and the output (Lavin and Gray,
 # "Fast Algorithms for Convolutional Neural Networks", 2015, section 4.3).
@@ -225,6 +277,9 @@ _OUTPUT_TRANSFORM = (
 )
 # Numbers of a map that are transformed together: 5 MB, which stay in cache.
 _WINOGRAD_BLOCK = 1_200_000
+# Pixels of the smallest map for it: below, it is the kernel's transform that
+# takes the time.
+_LEAST_WINOGRAD_MAP = 144
 
 
 def conv2d_for_inference(
@@ -241,10 +296,8 @@ def conv2d_for_inference(
     kernel.shape[:2] != (3, 3)
     or strides != (1, 1)
     or padding != ((1, 1), (1, 1))
-    or h % 4
-    or w % 4
-    or h * w < 576
-    or c_in < 64
+    or h * w < _LEAST_WINOGRAD_MAP
+    or c_in < 32
     or kernel.shape[-1] < 32
     or x.dtype != jnp.float32
     or jax.device_count() > 1  # See `kernel_gradient`.
@@ -260,11 +313,15 @@ def conv2d_for_inference(
 
 def _winograd(x, kernel) -> jax.Array:
   n, h, w, c_in = x.shape
-  points = jnp.asarray(_KERNEL_TRANSFORM, kernel.dtype)
-  kernel = jnp.einsum("ai,bj,ijcd->bacd", points, points, kernel)
-  kernel = kernel.reshape(36, *kernel.shape[2:])
+  # Adding taps up, not a product with the transform: a tenth of the time.
+  rows = jnp.stack(_combined(_KERNEL_TRANSFORM, list(kernel)))
+  kernel = jnp.stack(
+    _combined(_KERNEL_TRANSFORM, [rows[:, j] for j in range(3)])
+  ).reshape(36, *kernel.shape[2:])
   most = max(1, _WINOGRAD_BLOCK // (h * w * c_in))
   images = max(k for k in range(1, min(n, most) + 1) if n % k == 0)
+  if images == n:
+    return _winograd_block(x, kernel)
   blocks = x.reshape(n // images, images, h, w, c_in)
   y = jax.lax.map(lambda block: _winograd_block(block, kernel), blocks)
   return y.reshape(n, h, w, -1)
@@ -273,8 +330,9 @@ def _winograd(x, kernel) -> jax.Array:
 def _winograd_block(x, kernel) -> jax.Array:
   """A 3x3 convolution of some images as 36 matrix products, one a point."""
   n, h, w, c_in = x.shape
-  rows, columns = h // 4, w // 4
-  x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+  rows, columns = -(-h // 4), -(-w // 4)
+  below, right = 4 * rows - h, 4 * columns - w
+  x = jnp.pad(x, ((0, 0), (1, 1 + below), (1, 1 + right), (0, 0)))
   by_row = jnp.stack(
     _combined(_INPUT_TRANSFORM, [x[:, i::4][:, :rows] for i in range(6)])
   )
@@ -288,7 +346,7 @@ def _winograd_block(x, kernel) -> jax.Array:
   products = products.reshape(6, 6, n, rows, columns, -1)
   by_column = jnp.stack(_combined(_OUTPUT_TRANSFORM, list(products)), axis=4)
   y = jnp.stack(_combined(_OUTPUT_TRANSFORM, list(by_column)), axis=2)
-  return y.reshape(n, h, w, -1)
+  return y.reshape(n, 4 * rows, 4 * columns, -1)[:, :h, :w]
 
 
 def _combined(matrix, arrays) -> list[jax.Array]:

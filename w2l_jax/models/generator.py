@@ -113,7 +113,10 @@ class Generator(nn.Module):
     doubling = (DECODER_CHANNELS + DECODER_CHANNELS[-1:] * n)[:n][::-1]
     for i, channels in enumerate((EMBEDDING_CHANNELS, *doubling), start=1):
       x = ConvTransposeBlock(
-        layers.scaled(channels, self.width), self.dtype, name=name(i, 0)
+        layers.scaled(channels, self.width),
+        self.dtype,
+        self.for_inference,
+        name=name(i, 0),
       )(x, train)
       for j in range(1, (1 if i == 1 else DECODER_RESIDUALS) + 1):
         x = block(name(i, j), x, channels, 3, padding=1, res=True)

@@ -361,10 +361,14 @@ class ConvTransposeBlock(nn.Module):
   (stride 2, padding 1, output padding 1).  The kernel is stored as
   `jax.lax.conv_transpose` takes it: [3, 3, in, out], PyTorch's (in, out, 3, 3)
   flipped in both spatial axes.
+
+  Attributes:
+    for_inference: see `conv`.
   """
 
   features: int
   dtype: jnp.dtype | None = None
+  for_inference: bool = False
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool) -> jax.Array:
@@ -377,7 +381,10 @@ class ConvTransposeBlock(nn.Module):
     if x.shape[1:3] == (1, 1):
       y = jnp.einsum("nc,hwcf->nhwf", x[:, 0, 0], kernel[::-1, ::-1])
     else:
-      y = convolution.conv_transpose_stride2(x, kernel)
+      convolve = convolution.conv_transpose_stride2
+      if self.for_inference:
+        convolve = convolution.conv_transpose_for_inference
+      y = convolve(x, kernel)
     y = _batch_norm(train, self.dtype)(y + bias.reshape(1, 1, 1, -1))
     return nn.relu(y)
 
