@@ -19,7 +19,8 @@ import cv2
 import numpy as np
 from IPython import display
 
-from launch import html_page, plot_runs
+from launch import curves as curves_lib
+from launch import html_page
 from w2l_jax import metrics
 
 # Seconds between two looks at a run's figures.
@@ -211,7 +212,7 @@ def curves(
   """
   with tempfile.TemporaryDirectory() as folder:
     path = os.path.join(folder, "curves.png")
-    plot_runs.draw(runs, list(figures), path)
+    curves_lib.draw(runs, list(figures), path)
     with open(path, "rb") as f:
       return display.Image(f.read())
 

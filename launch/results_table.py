@@ -3,7 +3,7 @@
 import json
 import os
 
-from launch import plot_runs
+from launch import curves
 from w2l_jax import metrics
 
 _VARIANTS = ("real", "generated", "reconstructed", "copied", "unsynced")
@@ -144,7 +144,7 @@ def write(folder: str, whats: dict[str, str]) -> str:
     }
     if lines:
       path = os.path.join(folder, f"{stage}.png")
-      plot_runs.draw(lines, figures, path)
+      curves.draw(lines, figures, path)
       parts.append(f"![{stage}]({stage}.png)")
   path = os.path.join(folder, "RESULTS.md")
   with open(f"{path}.partial", "w") as f:

@@ -26,7 +26,7 @@ def test_all_are_here():
     for kind in ("expert", "gan", "generator")
     for data in ("grid", "lrs2", "rendered")
     if (kind, data) != ("gan", "rendered")
-  ] == CONFIGS
+  ] == [c for c in CONFIGS if not c.endswith(("_contrastive", "_improved"))]
 
 
 @pytest.mark.parametrize("size", common.SIZES)

@@ -1,5 +1,6 @@
 """The data set on disk: what other readers find in it, and what damage does."""
 
+import hashlib
 import json
 import os
 import pathlib
@@ -299,3 +300,40 @@ def test_contents_digest(data_dir, copy):
   arrays["column_means"][7] += 1e-3
   np.savez(path, **arrays)
   assert digest(copy) != original
+
+
+def test_parts_share_no_clip(data_dir, monkeypatch):
+  """The judge's and the rest are the whole; records keep their ids."""
+  monkeypatch.setattr(dataset, "_JUDGE_CLIPS", 2)
+  directory = str(builder_dir(data_dir))
+  splits = {
+    part: dataset.Split(directory, "train", part=part) for part in dataset.PARTS
+  }
+  ids = {part: set(split.index.ids) for part, split in splits.items()}
+  assert len(ids["judge"]) == len(ids["rest"]) == 2
+  assert ids["judge"] | ids["rest"] == ids["all"] == set(SPLITS["train"])
+  digests = {k: hashlib.sha256(k.encode()).hexdigest() for k in ids["all"]}
+  assert max(digests[k] for k in ids["judge"]) < min(
+    digests[k] for k in ids["rest"]
+  )
+  for split in splits.values():
+    for i in range(len(split)):
+      record = split[i]
+      assert dataset.text(record["id"]) == split.index.ids[i]
+      assert len(record["frames"]) == split.index.num_frames[i]
+      np.testing.assert_array_equal(
+        split.index.record_column_means(i), record["mel"].mean(axis=1)
+      )
+    # A part is of the same set.
+    assert dataset.contents_digest([split]) == dataset.contents_digest(
+      [splits["all"]]
+    )
+
+
+@pytest.mark.parametrize(
+  ("part", "message"),
+  [("rest", "takes 150 records and there are 4"), ("half", "expected one of")],
+)
+def test_a_part_that_is_empty_or_unknown(data_dir, part, message):
+  with pytest.raises(dataset.DatasetError, match=message):
+    dataset.Split(str(builder_dir(data_dir)), "train", part=part)

@@ -42,7 +42,7 @@ HOMES = {
     "launch/demo_report.py",
     "launch/evaluation_report.py",
     "launch/html_page.py",
-    "launch/plot_runs.py",
+    "launch/curves.py",
   },
   "IPython": {"launch/notebook.py"},
   "gradio": {"launch/web.py", "launch/web_page.py"},

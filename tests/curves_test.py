@@ -3,7 +3,7 @@
 import cv2
 import pytest
 
-from launch import plot_runs
+from launch import curves
 
 pytest.importorskip("matplotlib")
 RUNS = {
@@ -14,20 +14,20 @@ RUNS = {
 
 def test_points_leave_out_other_lines():
   lines = [*RUNS["float32"], {"step": 3, "eval/loss": 0.1}]
-  assert plot_runs.points(lines, "train/loss") == ([1, 2], [0.7, 0.6])
-  assert plot_runs.points(lines, "eval/loss") == ([3], [0.1])
+  assert curves.points(lines, "train/loss") == ([1, 2], [0.7, 0.6])
+  assert curves.points(lines, "eval/loss") == ([3], [0.1])
 
 
 def test_a_plot_for_each_figure(tmp_path):
   path = tmp_path / "compared.png"
-  plot_runs.draw(RUNS, ["train/loss"], str(path))
+  curves.draw(RUNS, ["train/loss"], str(path))
   narrow = cv2.imread(str(path)).shape[1]
-  plot_runs.draw(RUNS, ["train/loss", "eval/loss"], str(path))
+  curves.draw(RUNS, ["train/loss", "eval/loss"], str(path))
   assert cv2.imread(str(path)).shape[1] > 1.5 * narrow
   assert [p.name for p in tmp_path.iterdir()] == ["compared.png"]
 
 
 def test_an_unknown_figure_is_named(tmp_path):
   with pytest.raises(ValueError, match="'loss'; there are eval/loss, train/"):
-    plot_runs.draw(RUNS, ["loss"], str(tmp_path / "x.png"))
+    curves.draw(RUNS, ["loss"], str(tmp_path / "x.png"))
   assert not list(tmp_path.iterdir())
