@@ -57,7 +57,11 @@ class Client:
   def __init__(self, server):
     self.server = server
     self.api = f"{server.address.rstrip('/')}/gradio_api"
-    self.http = httpx.Client(timeout=300)
+    # A connection for each request: the server closes one that waits for 5 s,
+    # and a request that is sent on it just then is lost.
+    self.http = httpx.Client(
+      timeout=300, limits=httpx.Limits(max_keepalive_connections=0)
+    )
     config = self.http.get(f"{server.address.rstrip('/')}/config").json()
     self._components = {c["id"]: c for c in config["components"]}
     name = {c["props"].get("elem_id"): c["id"] for c in config["components"]}
