@@ -7,7 +7,7 @@
 # make test-web-fuzz  a hundred uploads to it that nobody should make
 # make compare-torch  everything against PyTorch, which it installs; a report
 # make benchmark  speed beside PyTorch's, which it installs; a table
-# make results-grid GRID=DIR  trains and measures what docs/RESULTS.md tells
+# make results-grid GRID=DIR  all recipes on GRID, with a table
 # make test-slow  the tests that take minutes each
 # VENV=DIR and PYTHON=python3.12 choose the environment.
 

@@ -252,9 +252,9 @@ def grid_generator(
 def improved(
   config: ml_collections.ConfigDict, size: str
 ) -> ml_collections.ConfigDict:
-  """Sets what stage 2 does better than the original, on a contrastive expert.
+  """Sets what made the demo's generator better, on a contrastive expert.
 
-  docs/RESULTS.md has the figures with and without.
+  Whether it is so on GRID too, launch.results_grid tells.
   """
   # The expert hears well by now, better than what the L1 loss makes of its
   # ears, and hears a window for its middle frame.

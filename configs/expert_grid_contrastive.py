@@ -4,7 +4,7 @@ r"""Stage 1 on GRID speaker 1 with the contrastive loss.
     --config.data.dir=DATA_DIR --workdir=DIR
 
 As configs/expert_grid.py, but every window's speech must find its own faces
-among windows of the same clip.  Results: docs/RESULTS.md.
+among windows of the same clip.  launch.results_grid compares them.
 """
 
 from configs import common

@@ -4,7 +4,7 @@ r"""Stage 2 on GRID speaker 1 by the improved recipe.
     --config.data.dir=DATA_DIR --config.expert_checkpoint=DIR --workdir=DIR
 
 The expert is configs/expert_grid_contrastive.py's.  What differs from
-configs/generator_grid.py: common.improved.  Results: docs/RESULTS.md.
+configs/generator_grid.py: common.improved.  launch.results_grid compares them.
 """
 
 from configs import common

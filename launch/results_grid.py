@@ -1,4 +1,4 @@
-r"""Trains and measures everything of docs/RESULTS.md, on GRID's speaker 1.
+r"""Trains and measures all recipes for GRID's speaker 1, and compares them.
 
   python -m launch.results_grid --videos=GRID --splits=GRID/splits \
     --workdir=runs/results
@@ -34,9 +34,7 @@ _OTHERS = flags.DEFINE_string(
   "others", None, "Folder of videos of other people, for a table of their own."
 )
 _WORKDIR = flags.DEFINE_string("workdir", "runs/results", "Folder.")
-_SIZE = flags.DEFINE_enum(
-  "size", None, ["full", "small", "tiny"], "Of the networks."
-)
+_SIZE = flags.DEFINE_enum("size", None, ["full", "small"], "Of the networks.")
 _CLIPS = flags.DEFINE_integer("clips", 50, "Of each evaluation.", lower_bound=1)
 _ONLY = flags.DEFINE_list(
   "only", None, "Names of runs to be trained and measured; unset: all."

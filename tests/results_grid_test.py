@@ -1,0 +1,112 @@
+"""All recipes on GRID: what is called, what is not called again, the table."""
+
+import importlib
+import json
+import os
+
+import pytest
+from absl import flags
+from absl.testing import flagsaver
+
+from launch import results_grid, results_table
+
+VARIANTS = ("real", "generated", "reconstructed", "copied", "unsynced")
+
+
+@pytest.fixture
+def calls(monkeypatch, tmp_path):
+  """Records what would be called, and does what those commands leave behind."""
+  made = []
+
+  def call(module, *arguments):
+    made.append((module, *arguments))
+    given = dict(a.removeprefix("--").split("=", 1) for a in arguments
+                 if "=" in a)  # fmt: skip
+    if module == "launch.prepare_data":
+      os.makedirs(given["output"])
+      with open(os.path.join(given["output"], "report.json"), "w") as f:
+        f.write("{}")
+    elif module == "launch.train":
+      os.makedirs(given["workdir"])
+      with open(os.path.join(given["workdir"], "metrics.jsonl"), "w") as f:
+        line = {"step": 1, "train/loss": 0.5, "eval/two_way_accuracy": 0.9}
+        if "config.expert_checkpoint" in given:
+          line = {"step": 1, "train/loss_l1": 0.5, "eval/lower_l1": 0.1}
+          line["eval/loss_sync"] = 2.0
+        f.write(json.dumps(line) + "\n")
+    else:
+      os.makedirs(given["outdir"])
+      stage = "expert"
+      if "generator" in given["checkpoint"] or "gan" in given["checkpoint"]:
+        stage = "generator"
+      figure = {"mean": 0.25, "low": 0.2, "high": 0.3, "clips": 3}
+      report = {
+        "stage": stage,
+        "summary": {
+          name: {v: figure for v in VARIANTS}
+          for name in ("lower_l1", "expert_similarity")
+        },
+        **dict.fromkeys(results_table._EXPERTS, 0.75),
+      }
+      with open(os.path.join(given["outdir"], "metrics.json"), "w") as f:
+        json.dump(report, f)
+
+  monkeypatch.setattr(results_grid, "_call", call)
+  monkeypatch.setattr(
+    results_grid.checkpoints,
+    "describe",
+    lambda path: (
+      ("generator", 9, {"train": {"num_steps": 9}, "ema_decay": 0.9})
+      if os.path.exists(path)
+      else ("", 0, {})
+    ),
+  )
+  return made
+
+
+def test_every_run_has_its_config_and_expert():
+  for name, run in results_grid.RUNS.items():
+    config = importlib.import_module(f"configs.{run.config}").get_config(
+      "small"
+    )
+    assert (config.stage == "generator") == (run.expert is not None)
+    assert run.part == ("judge" if name == "judge" else "rest")
+    if run.expert:
+      expert = results_grid.RUNS[run.expert]
+      of_expert = importlib.import_module(f"configs.{expert.config}")
+      # An improved generator begins with what a contrastive expert hears.
+      assert ("improved" in run.config) == (
+        of_expert.get_config("small").loss.kind == "contrastive"
+      )
+
+
+def test_all_in_order_and_nothing_twice(calls, tmp_path, capsys):
+  pytest.importorskip("matplotlib")
+  if not flags.FLAGS.is_parsed():
+    flags.FLAGS(["test"])
+  with flagsaver.flagsaver(
+    (results_grid._VIDEOS, "GRID"),
+    (results_grid._SPLITS, "GRID/splits"),
+    (results_grid._OTHERS, "OTHERS"),
+    (results_grid._WORKDIR, str(tmp_path / "results")),
+  ):
+    results_grid.main(["results_grid"])
+    modules = [call[0] for call in calls]
+    assert modules[:2] == ["launch.prepare_data"] * 2
+    assert modules.count("launch.train") == len(results_grid.RUNS)
+    # Experts once; generators by two experts, on two sets.
+    assert modules.count("launch.evaluate") == 3 + 4 * 2 * 2
+    experts = [c for c in calls if c[0] == "launch.train"][:3]
+    assert [c for c in experts if "--config.data.part=judge" in c] == [
+      experts[0]
+    ]
+    count = len(calls)
+    results_grid.main(["results_grid"])
+    assert len(calls) == count
+  text = (tmp_path / "results" / "RESULTS.md").read_text()
+  assert "| cosine BCE (the original's loss) | 0.750 | 0.750 |" in text
+  assert "similarity (judge) | 0.250 (0.200 to 0.300) |" in text
+  assert "People that no network has seen" in text
+  assert "python -m launch.train --config=configs/gan_grid_improved.py" in text
+  assert (tmp_path / "results" / "experts.png").exists()
+  assert (tmp_path / "results" / "generators.png").exists()
