@@ -118,7 +118,7 @@ def main(argv):
       studio = web_jobs.Studio(syncer, files, limits)
       web_jobs.Janitor(files, limits.keep_minutes)
       page = web_page.build(studio, _examples())
-      address = web_page.serve(page, _HOST.value, _PORT.value, limits)
+      address = web_page.serve(page, _HOST.value, _PORT.value, limits, files)
       print(f"open {address} (Ctrl-C ends it)", flush=True)
       threading.Event().wait()
   except (checkpoints.CheckpointError, OSError) as e:

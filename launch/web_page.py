@@ -198,7 +198,9 @@ def build(studio: web_jobs.Studio, examples: list[sample.Example]) -> gr.Blocks:
   return page.queue(max_size=_QUEUE)
 
 
-def serve(page: gr.Blocks, host: str, port: int, limits: web_jobs.Limits):
+def serve(
+  page: gr.Blocks, host: str, port: int, limits: web_jobs.Limits, files: str
+) -> str:
   """Serves the page in threads; returns its address.
 
   Args:
@@ -206,6 +208,7 @@ def serve(page: gr.Blocks, host: str, port: int, limits: web_jobs.Limits):
     host: address to listen at.
     port: to listen at; 0 takes a free one.
     limits: of uploads.
+    files: folder of all that is uploaded and made.
   """
   _, address, _ = page.launch(
     server_name=host,
@@ -214,6 +217,9 @@ def serve(page: gr.Blocks, host: str, port: int, limits: web_jobs.Limits):
     quiet=True,
     prevent_thread_lock=True,
     max_file_size=limits.megabytes * 1_000_000,
+    # Else files whose names begin with a dot are refused without a word where
+    # the temporary folder lies below the working directory.
+    allowed_paths=[files],
     enable_monitoring=False,
     run_history=False,
     footer_links=[],
