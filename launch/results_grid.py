@@ -18,7 +18,6 @@ import subprocess
 import sys
 import time
 
-import jax
 from absl import app, flags, logging
 
 from launch import flag_parsing, results_table
@@ -90,6 +89,19 @@ def _call(module: str, *arguments: str) -> None:
     sys.exit(f"error: {module} ended with status {status}; run again to go on")
 
 
+def _device() -> tuple[str, str]:
+  """Returns (platform, kind) of what the runs will train on.
+
+  Asked in another process: this one would keep the accelerator's memory.
+  """
+  code = "import jax; d = jax.devices()[0]; print(d.platform, d.device_kind, sep='|')"
+  answer = subprocess.run(
+    [sys.executable, "-c", code], capture_output=True, text=True, check=True
+  )
+  platform, kind = answer.stdout.strip().splitlines()[-1].split("|")
+  return platform, kind
+
+
 def _steps(workdir: str) -> int:
   try:
     return checkpoints.describe(workdir)[1] or 0
@@ -97,7 +109,7 @@ def _steps(workdir: str) -> int:
     return 0
 
 
-def _train(folder: str, name: str, size: str) -> None:
+def _train(folder: str, name: str, size: str, device: str) -> None:
   """Trains one run to its end."""
   run, workdir = RUNS[name], os.path.join(folder, name)
   summary = os.path.join(workdir, "training.json")
@@ -124,7 +136,7 @@ def _train(folder: str, name: str, size: str) -> None:
     "steps": steps,
     # Of the last go alone: those before it were interrupted.
     "seconds_a_step": (time.monotonic() - start) / max(1, steps - before),
-    "device": jax.devices()[0].device_kind,
+    "device": device,
   }
   with open(f"{summary}.partial", "w") as f:
     json.dump(found, f, indent=2)
@@ -172,9 +184,8 @@ def main(argv):
   if len(argv) > 1:
     raise app.UsageError(f"unexpected argument {argv[1]!r}; flags are --name=")
   folder = _WORKDIR.value
-  size = _SIZE.value
-  if not size:
-    size = "small" if jax.default_backend() == "cpu" else "full"
+  platform, kind = _device()
+  size = _SIZE.value or ("small" if platform == "cpu" else "full")
   names = _ONLY.value or list(RUNS)
   for name in names:
     if name not in RUNS:
@@ -190,7 +201,7 @@ def main(argv):
       "--test_fraction=1",
     )
   for name in names:
-    _train(folder, name, size)
+    _train(folder, name, size, kind)
   for name in names:
     _evaluate(folder, name, _CLIPS.value, others=False)
     if _OTHERS.value and RUNS[name].expert:
