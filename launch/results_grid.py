@@ -94,7 +94,11 @@ def _device() -> tuple[str, str]:
 
   Asked in another process: this one would keep the accelerator's memory.
   """
-  code = "import jax; d = jax.devices()[0]; print(d.platform, d.device_kind, sep='|')"
+  code = """
+import jax
+device = jax.devices()[0]
+print(device.platform, device.device_kind, sep="|")
+"""
   answer = subprocess.run(
     [sys.executable, "-c", code], capture_output=True, text=True, check=True
   )
