@@ -5,10 +5,8 @@ import json
 import os
 
 import pytest
-from absl import flags
-from absl.testing import flagsaver
 
-from launch import results_grid, results_table
+from launch import grid_recipes, results_table
 
 VARIANTS = ("real", "generated", "reconstructed", "copied", "unsynced")
 
@@ -51,9 +49,9 @@ def calls(monkeypatch, tmp_path):
       with open(os.path.join(given["outdir"], "metrics.json"), "w") as f:
         json.dump(report, f)
 
-  monkeypatch.setattr(results_grid, "_call", call)
+  monkeypatch.setattr(grid_recipes, "_call", call)
   monkeypatch.setattr(
-    results_grid.checkpoints,
+    grid_recipes.checkpoints,
     "describe",
     lambda path: (
       ("generator", 9, {"train": {"num_steps": 9}, "ema_decay": 0.9})
@@ -65,14 +63,14 @@ def calls(monkeypatch, tmp_path):
 
 
 def test_every_run_has_its_config_and_expert():
-  for name, run in results_grid.RUNS.items():
+  for name, run in grid_recipes.RUNS.items():
     config = importlib.import_module(f"configs.{run.config}").get_config(
       "small"
     )
     assert (config.stage == "generator") == (run.expert is not None)
     assert run.part == ("judge" if name == "judge" else "rest")
     if run.expert:
-      expert = results_grid.RUNS[run.expert]
+      expert = grid_recipes.RUNS[run.expert]
       of_expert = importlib.import_module(f"configs.{expert.config}")
       # An improved generator begins with what a contrastive expert hears.
       assert ("improved" in run.config) == (
@@ -80,29 +78,20 @@ def test_every_run_has_its_config_and_expert():
       )
 
 
-def test_all_in_order_and_nothing_twice(calls, tmp_path, capsys):
+def test_all_in_order_and_nothing_twice(calls, tmp_path):
   pytest.importorskip("matplotlib")
-  if not flags.FLAGS.is_parsed():
-    flags.FLAGS(["test"])
-  with flagsaver.flagsaver(
-    (results_grid._VIDEOS, "GRID"),
-    (results_grid._SPLITS, "GRID/splits"),
-    (results_grid._OTHERS, "OTHERS"),
-    (results_grid._WORKDIR, str(tmp_path / "results")),
-  ):
-    results_grid.main(["results_grid"])
-    modules = [call[0] for call in calls]
-    assert modules[:2] == ["launch.prepare_data"] * 2
-    assert modules.count("launch.train") == len(results_grid.RUNS)
-    # Experts once; generators by two experts, on two sets.
-    assert modules.count("launch.evaluate") == 3 + 4 * 2 * 2
-    experts = [c for c in calls if c[0] == "launch.train"][:3]
-    assert [c for c in experts if "--config.data.part=judge" in c] == [
-      experts[0]
-    ]
-    count = len(calls)
-    results_grid.main(["results_grid"])
-    assert len(calls) == count
+  folder = str(tmp_path / "results")
+  grid_recipes.run(folder, "GRID", "GRID/splits", others="OTHERS")
+  modules = [call[0] for call in calls]
+  assert modules[:2] == ["launch.prepare_data"] * 2
+  assert modules.count("launch.train") == len(grid_recipes.RUNS)
+  # Experts once; generators by two experts, on two sets.
+  assert modules.count("launch.evaluate") == 3 + 4 * 2 * 2
+  experts = [c for c in calls if c[0] == "launch.train"][:3]
+  assert [c for c in experts if "--config.data.part=judge" in c] == [experts[0]]
+  count = len(calls)
+  grid_recipes.run(folder, "GRID", "GRID/splits", others="OTHERS")
+  assert len(calls) == count
   text = (tmp_path / "results" / "RESULTS.md").read_text()
   assert "| cosine BCE (the original's loss) | 0.750 | 0.750 |" in text
   assert "similarity (judge) | 0.250 (0.200 to 0.300) |" in text
@@ -110,3 +99,8 @@ def test_all_in_order_and_nothing_twice(calls, tmp_path, capsys):
   assert "python -m launch.train --config=configs/gan_grid_improved.py" in text
   assert (tmp_path / "results" / "experts.png").exists()
   assert (tmp_path / "results" / "generators.png").exists()
+
+
+def test_an_unknown_run_is_named(tmp_path):
+  with pytest.raises(SystemExit, match="--only=wgan: expected some of judge, "):
+    grid_recipes.run(str(tmp_path), "GRID", "GRID/splits", only=["wgan"])
