@@ -25,7 +25,6 @@ class Run:
     config: file in configs/, without .py.
     part: of the training clips, see dataset.PARTS.
     expert: the run that a generator learns from.
-    flags: more of launch.train's.
     what: what it is, for the table.
   """
 
@@ -33,7 +32,6 @@ class Run:
   what: str
   part: str = "rest"
   expert: str | None = None
-  flags: tuple[str, ...] = ()
 
 
 RUNS = {
@@ -83,6 +81,17 @@ print(device.platform, device.device_kind, sep="|")
   return platform, kind
 
 
+def _commit() -> str | None:
+  """The checkout's commit, with a plus sign where files differ from it."""
+  answer = subprocess.run(
+    ["git", "describe", "--always", "--dirty=+", "--exclude=*"],
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  return answer.stdout.strip() or None
+
+
 def _steps(workdir: str) -> int:
   try:
     return checkpoints.describe(workdir)[1] or 0
@@ -101,7 +110,6 @@ def _train(folder: str, name: str, size: str, device: str) -> None:
     f"--config={config}",
     f"--config.data.dir={os.path.join(folder, 'data')}",
     f"--config.data.part={run.part}",
-    *run.flags,
     f"--workdir={workdir}",
   ]
   if run.expert:
@@ -118,6 +126,7 @@ def _train(folder: str, name: str, size: str, device: str) -> None:
     # Of the last go alone: those before it were interrupted.
     "seconds_a_step": (time.monotonic() - start) / max(1, steps - before),
     "device": device,
+    "commit": _commit(),
   }
   with open(f"{summary}.partial", "w") as f:
     json.dump(found, f, indent=2)

@@ -128,7 +128,13 @@ def write(folder: str, whats: dict[str, str]) -> str:
   parts.append(_NOTES)
   commands = [_read(folder, name, "training.json") for name in whats]
   parts.append(
-    "```\n" + "\n".join(c["command"] for c in commands if c) + "\n```"
+    "```\n"
+    + "\n".join(
+      f"# {c['device']}, commit {c['commit']}\n{c['command']}"
+      for c in commands
+      if c
+    )
+    + "\n```"
   )
   for stage, figures in (
     ("experts", ["train/loss", "eval/two_way_accuracy"]),
