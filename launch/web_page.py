@@ -6,6 +6,8 @@ Importing it imports Gradio, whose settings launch/web.py makes before.
 import time
 
 import gradio as gr
+from fastapi import Request
+from fastapi.responses import JSONResponse
 
 from launch import sample, web_jobs
 from w2l_jax import detectors, lip_sync_options, sources
@@ -198,6 +200,18 @@ def build(studio: web_jobs.Studio, examples: list[sample.Example]) -> gr.Blocks:
   return page.queue(max_size=_QUEUE)
 
 
+def _unanswered(request: Request, error: Exception) -> JSONResponse:
+  """What a request gets that Gradio cannot answer; the log has the error."""
+  del error
+  if request.url.path.endswith("/upload"):
+    return JSONResponse(
+      {"detail": "nothing was uploaded: expected one file, with a name"}, 400
+    )
+  return JSONResponse(
+    {"detail": "the page cannot answer this; its log says why"}, 500
+  )
+
+
 def serve(
   page: gr.Blocks, host: str, port: int, limits: web_jobs.Limits, files: str
 ) -> str:
@@ -220,6 +234,7 @@ def serve(
     # Else files whose names begin with a dot are refused without a word where
     # the temporary folder lies below the working directory.
     allowed_paths=[files],
+    app_kwargs={"exception_handlers": {Exception: _unanswered}},
     enable_monitoring=False,
     run_history=False,
     footer_links=[],
