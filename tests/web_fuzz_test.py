@@ -218,6 +218,10 @@ def cases(folder) -> list[tuple[str, str, bytes, bytes | None]]:
     ("a list of others' files", "p.ffconcat",
      b"ffconcat version 1.0\nfile /etc/passwd\n", None)
   )  # fmt: skip
+  for _ in range(3):
+    found.append(
+      ("damaged video as speech", "f.mp4", video, damaged(video, rng))
+    )
   found.append(("too large", "f.mp4", bytes(_MEGABYTES * 1_000_000 + 1), None))
   return found
 
