@@ -6,7 +6,8 @@ r"""Converts networks between PyTorch, safetensors and our workdirs.
     --input=runs/gan --output=ours.pth
 
 The suffix says what a file is: .pth and .pt are PyTorch's (reading them needs
-no torch, writing does), .safetensors carries its config with it; an --output
+no torch, writing does), .safetensors carries its config with it
+(--bfloat16: in half the size); an --output
 without one becomes a workdir that launch.evaluate and launch.lipsync take.
 Adam's state goes along between PyTorch and workdirs; .safetensors has none.
 """
@@ -15,7 +16,7 @@ import os
 import sys
 
 import jax
-import jax.numpy as jnp
+import ml_dtypes
 import numpy as np
 from absl import app, flags, logging
 
@@ -69,9 +70,16 @@ def convert(
   source: str,
   target: str,
   ema: bool = False,
-  dtype: jnp.dtype = jnp.float32,
+  bfloat16: bool = False,
 ) -> None:
   """Converts one network; see the module's docstring.
+
+  Args:
+    network: of _NETWORKS.
+    source, target: workdirs or files.
+    ema: whether to take the moving average of the params.
+    bfloat16: whether a .safetensors keeps half of each number's bits; reading
+      it gives float32 again, rounded.
 
   Raises:
     CheckpointError, TorchCheckpointError: naming the file.
@@ -79,7 +87,7 @@ def convert(
   name, make_model, model_inputs = _NETWORKS[network]
   stage = checkpoints.STAGES[name]
   is_torch = target.endswith((".pth", ".pt"))
-  if dtype != jnp.float32 and not target.endswith(".safetensors"):
+  if bfloat16 and not target.endswith(".safetensors"):
     raise checkpoints.CheckpointError(
       f"{target}: only .safetensors can be written in bfloat16"
     )
@@ -103,7 +111,9 @@ def convert(
     temperature = float(np.exp(-variables["params"]["logit_scale"]))
     config["loss"] = {**config["loss"], "temperature": temperature}
   if target.endswith(".safetensors"):
-    weight_files.save_safetensors(target, variables, config, dtype)
+    weight_files.save_safetensors(
+      target, variables, config, ml_dtypes.bfloat16 if bfloat16 else None
+    )
   elif is_torch:
     settings = _full_config(config, stage)[checkpoints.optimizer_field(name)]
     torch_checkpoint.save(
@@ -139,7 +149,7 @@ def main(argv):
       _INPUT.value,
       _OUTPUT.value,
       _EMA.value,
-      jnp.bfloat16 if _BFLOAT16.value else jnp.float32,
+      _BFLOAT16.value,
     )
   except (
     checkpoints.CheckpointError,

@@ -117,6 +117,8 @@ def _train(folder: str, name: str, size: str, device: str) -> None:
     arguments.insert(1, f"--config.expert_checkpoint={expert}")
   before, start = _steps(workdir), time.monotonic()
   _call("launch.train", *arguments)
+  if not _steps(workdir):
+    sys.exit(f"{name}: stopped before anything was saved; run again")
   _, steps, config = checkpoints.describe(workdir)
   if steps < config["train"]["num_steps"]:
     sys.exit(f"stopped at step {steps}; run again to go on")
@@ -168,6 +170,17 @@ def _prepare(videos: str, data: str, *arguments: str) -> None:
     )
 
 
+def _with_experts(names: list[str]) -> list[str]:
+  """Returns names of runs, and of those that teach and judge them, in order."""
+  needed = set(names)
+  for name in names:
+    if name not in RUNS:
+      sys.exit(f"error: --only={name}: expected some of {', '.join(RUNS)}")
+    if RUNS[name].expert:
+      needed |= {RUNS[name].expert, "judge"}
+  return [name for name in RUNS if name in needed]
+
+
 def run(
   folder: str,
   videos: str,
@@ -187,7 +200,7 @@ def run(
     others: folder of videos of other people.
     size: "full" or "small"; None: by what there is to train on.
     clips: of each evaluation.
-    only: names in RUNS; None: all.
+    only: names in RUNS, whose experts are trained too; None: all.
 
   Returns:
     The path of RESULTS.md.
@@ -197,10 +210,7 @@ def run(
   """
   platform, kind = _device()
   size = size or ("small" if platform == "cpu" else "full")
-  names = only or list(RUNS)
-  for name in names:
-    if name not in RUNS:
-      sys.exit(f"error: --only={name}: expected some of {', '.join(RUNS)}")
+  names = _with_experts(only or list(RUNS))
   _prepare(videos, os.path.join(folder, "data"), f"--splits={splits}")
   if others:
     _prepare(

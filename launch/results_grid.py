@@ -26,7 +26,7 @@ _WORKDIR = flags.DEFINE_string("workdir", "runs/results", "Folder.")
 _SIZE = flags.DEFINE_enum("size", None, ["full", "small"], "Of the networks.")
 _CLIPS = flags.DEFINE_integer("clips", 50, "Of each evaluation.", lower_bound=1)
 _ONLY = flags.DEFINE_list(
-  "only", None, "Names of runs to be trained and measured; unset: all."
+  "only", None, "Names of runs, whose experts come along; unset: all."
 )
 
 

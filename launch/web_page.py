@@ -5,9 +5,9 @@ Importing it imports Gradio, whose settings launch/web.py makes before.
 
 import time
 
+import fastapi
+import fastapi.responses
 import gradio as gr
-from fastapi import Request
-from fastapi.responses import JSONResponse
 
 from launch import sample, web_jobs
 from w2l_jax import detectors, lip_sync_options, sources
@@ -200,16 +200,22 @@ def build(studio: web_jobs.Studio, examples: list[sample.Example]) -> gr.Blocks:
   return page.queue(max_size=_QUEUE)
 
 
-def _unanswered(request: Request, error: Exception) -> JSONResponse:
-  """What a request gets that Gradio cannot answer; the log has the error."""
-  del error
+def _unanswered(request: fastapi.Request, error: Exception):
+  """What a request gets that Gradio cannot answer; the log has the error.
+
+  An upload without a name is one of those.
+  """
+  del error  # The server raises it again, into its log.
+  said, status = "the page cannot answer this; its log says why", 500
   if request.url.path.endswith("/upload"):
-    return JSONResponse(
-      {"detail": "nothing was uploaded: expected one file, with a name"}, 400
+    said, status = (
+      (
+        "this was not taken: expected one file, with a name; otherwise the "
+        "page's log says why"
+      ),
+      400,
     )
-  return JSONResponse(
-    {"detail": "the page cannot answer this; its log says why"}, 500
-  )
+  return fastapi.responses.JSONResponse({"detail": said}, status)
 
 
 def serve(

@@ -21,12 +21,19 @@ def get(name, size=""):
 
 
 def test_all_are_here():
-  assert [
-    f"{kind}_{data}"
-    for kind in ("expert", "gan", "generator")
-    for data in ("grid", "lrs2", "rendered")
-    if (kind, data) != ("gan", "rendered")
-  ] == [c for c in CONFIGS if not c.endswith(("_contrastive", "_improved"))]
+  assert CONFIGS == [
+    "expert_grid",
+    "expert_grid_contrastive",
+    "expert_lrs2",
+    "expert_rendered",
+    "gan_grid",
+    "gan_grid_improved",
+    "gan_lrs2",
+    "generator_grid",
+    "generator_grid_improved",
+    "generator_lrs2",
+    "generator_rendered",
+  ]
 
 
 @pytest.mark.parametrize("size", common.SIZES)

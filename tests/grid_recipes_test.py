@@ -104,3 +104,7 @@ def test_all_in_order_and_nothing_twice(calls, tmp_path):
 def test_an_unknown_run_is_named(tmp_path):
   with pytest.raises(SystemExit, match="--only=wgan: expected some of judge, "):
     grid_recipes.run(str(tmp_path), "GRID", "GRID/splits", only=["wgan"])
+
+
+def test_a_generator_brings_its_experts():
+  assert grid_recipes._with_experts(["gan"]) == ["judge", "expert", "gan"]

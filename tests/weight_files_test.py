@@ -187,3 +187,27 @@ def test_an_optimizer_that_does_not_fit_matters_to_training_alone(tmp_path):
   variables, _ = inference.load_generator(str(path))
   with pytest.raises(CheckpointError, match="its optimizer knows 2 parameters"):
     checkpoints.load_adam(str(path), "generator", variables)
+
+
+def test_bfloat16_halves_a_file(tmp_path, gan_run):
+  """Read again as float32, within its rounding of what was trained."""
+  path, whole = (str(tmp_path / f"{n}.safetensors") for n in ("half", "whole"))
+  convert_checkpoint.convert("generator", gan_run[0], path, bfloat16=True)
+  convert_checkpoint.convert("generator", gan_run[0], whole)
+  weights = sum(
+    x.size for x in jax.tree.leaves(inference.load_generator(whole)[0])
+  )
+  assert os.path.getsize(whole) - os.path.getsize(path) == 2 * weights
+  found, _ = inference.load_generator(path)
+  trained, _ = inference.load_generator(gan_run[0])
+  for a, b in zip(
+    jax.tree.leaves(found), jax.tree.leaves(trained), strict=True
+  ):
+    assert a.dtype == np.float32
+    np.testing.assert_allclose(a, b, rtol=2**-8, atol=1e-30)
+
+
+def test_only_safetensors_are_written_in_bfloat16(tmp_path, gan_run):
+  path = str(tmp_path / "x.pth")
+  with pytest.raises(checkpoints.CheckpointError, match="only .safetensors"):
+    convert_checkpoint.convert("generator", gan_run[0], path, bfloat16=True)

@@ -8,8 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from w2l_jax import audio, checkpoints, network_inputs, released, windows
+from w2l_jax import audio, checkpoints, network_inputs, windows
 from w2l_jax.models import Generator
+
+# Frames that a CPU draws at a time: it holds the maps of so many, not of all.
+_CPU_PART = 8
 
 
 def make_model(
@@ -39,10 +42,6 @@ def model_inputs(config) -> tuple[jax.ShapeDtypeStruct, ...]:
     jax.ShapeDtypeStruct((1, 80, spec["mel_columns"], 1), jnp.float32),
     jax.ShapeDtypeStruct((1, size, size, 6), jnp.float32),
   )
-
-
-# Frames that a CPU draws at a time: their maps stay near the processor.
-_CPU_PART = 8
 
 
 def draw(
@@ -253,8 +252,7 @@ def load_generator(path: str, ema: bool = False) -> tuple[dict, dict]:
   """Reads a trained generator.
 
   Args:
-    path: a workdir or step folder of stage 2, a file of weights, or a name of
-      `released.names`.
+    path: a workdir or step folder of stage 2, or a file of weights.
     ema: whether to take the moving average of its params.
 
   Returns:
@@ -263,7 +261,6 @@ def load_generator(path: str, ema: bool = False) -> tuple[dict, dict]:
   Raises:
     CheckpointError: if it is none.
   """
-  path = released.resolve(path, "generator")
   config = checkpoints.load_config(path, "generator")
   abstract = jax.eval_shape(
     make_model(config).init, jax.random.key(0), *model_inputs(config)

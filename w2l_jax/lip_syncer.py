@@ -55,8 +55,7 @@ class LipSyncer:
 
     Args:
       path: a workdir or step folder of stage 2, or a file of weights:
-        .safetensors, or .pth as PyTorch's Wav2Lip has it; or the name of a
-        released one, "grid-small".
+        .safetensors, or .pth as PyTorch's Wav2Lip has it.
       ema: whether to use the moving average of its params.
       batch_size: faces generated at a time.
 

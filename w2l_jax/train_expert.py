@@ -17,7 +17,6 @@ from w2l_jax import (
   input_pipeline,
   losses,
   network_inputs,
-  released,
   resident_data,
   sharding,
   train_loop,
@@ -88,8 +87,7 @@ def load_frozen(path: str) -> tuple[dict, dict]:
   """Reads a trained expert.
 
   Args:
-    path: a workdir or step folder of stage 1, a file of weights, or a name of
-      `released.names`.
+    path: a workdir or step folder of stage 1, or a file of weights.
 
   Returns:
     (variables, the config that it was trained with).
@@ -97,7 +95,6 @@ def load_frozen(path: str) -> tuple[dict, dict]:
   Raises:
     CheckpointError: if it is none.
   """
-  path = released.resolve(path, "expert")
   config = checkpoints.load_config(path, "expert")
   abstract = jax.eval_shape(
     make_model(config).init, jax.random.key(0), *model_inputs(config)

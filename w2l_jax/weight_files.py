@@ -129,7 +129,7 @@ def load_variables(path: str, stage: str, network: str) -> dict:
     *parents, leaf = name.split("/")
     for parent in parents:
       tree = tree.setdefault(parent, {})
-    # Released ones are kept in bfloat16; params are float32.
+    # Files may be kept in half the size; params are float32.
     if array.dtype == ml_dtypes.bfloat16:
       array = array.astype(np.float32)
     tree[leaf] = array
@@ -168,7 +168,7 @@ def _is_contrastive(config: dict) -> bool:
 
 
 def save_safetensors(
-  path: str, variables: dict, config: dict, dtype=np.float32
+  path: str, variables: dict, config: dict, dtype: np.dtype | None = None
 ) -> None:
   """Writes one network with its config; has this name only when complete.
 
@@ -176,7 +176,7 @@ def save_safetensors(
     path: of the file.
     variables: nested dicts of arrays.
     config: what `load_config` is to return.
-    dtype: that the arrays are kept in: float32, or bfloat16 for half the size.
+    dtype: that the arrays are kept in; None: their own.
   """
   flat = {}
 
