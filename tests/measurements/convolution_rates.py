@@ -3,9 +3,10 @@ r"""How fast and how exact single convolutions are: XLA's, ours and PyTorch's.
   pip install -e '.[torch]'
   python -m tests.measurements.convolution_rates
 
-Prints two tables: gradients by the kernel (convolution.kernel_gradient), and
-3x3 convolutions in inference (convolution.conv2d_for_inference).  The sides
-take turns; rates are medians of wall time, errors are against float64.
+Prints three tables: gradients by the kernel (convolution.kernel_gradient), and
+in inference 3x3 convolutions (conv2d_for_inference) and transposed ones
+(conv_transpose_for_inference).  The sides take turns; rates are medians of wall
+time, errors are against float64.
 """
 
 import statistics
@@ -31,7 +32,18 @@ _GRADIENTS = (
   (12, 384, 384, 3),
   (6, 512, 512, 3),
 )
-_INFERENCE = ((96, 64, 64), (96, 80, 32), (48, 128, 128), (24, 256, 256))
+_INFERENCE = (
+  (96, 64, 64),
+  (96, 80, 32),
+  (48, 128, 128),
+  (48, 32, 32),
+  (24, 256, 256),
+  (12, 384, 384),
+  (12, 128, 128),
+  (6, 512, 512),
+)
+# Side of the map before it is doubled.
+_TRANSPOSED = ((48, 160, 64), (24, 320, 128), (12, 512, 256))
 
 
 def rates(sides: dict, operations: float) -> dict[str, float]:
@@ -88,6 +100,12 @@ def torch_kernel_gradient(x, y_grad, kernel, dtype):
   return run
 
 
+def line(label: str, found: dict[str, float], errors: list[float]) -> str:
+  """Returns a line of a table."""
+  cells = [f"{v:.0f}" for v in found.values()] + [f"{e:.1e}" for e in errors]
+  return "| " + " | ".join([label, *cells]) + " |"
+
+
 def gradient_row(size: int, before: int, after: int, kernel: int) -> str:
   """Returns a line of the first table."""
   x, weights, y_grad = drawn(size, before, after, kernel)
@@ -124,12 +142,8 @@ def gradient_row(size: int, before: int, after: int, kernel: int) -> str:
       theirs().permute(2, 3, 1, 0).numpy(),
     )
   ]
-  return (
-    f"| {kernel}x{kernel}, {before} to {after}, {size}x{size} | "
-    + " | ".join(f"{v:.0f}" for v in found.values())
-    + " | "
-    + " | ".join(f"{e:.1e}" for e in errors)
-    + " |"
+  return line(
+    f"{kernel}x{kernel}, {before} to {after}, {size}x{size}", found, errors
   )
 
 
@@ -158,17 +172,46 @@ def inference_row(size: int, before: int, after: int) -> str:
     2.0 * x.size * 9 * after,
   )
   errors = [relative(f(x_, weights_), truth) for f in (plain, fast)]
-  return (
-    f"| {before} to {after}, {size}x{size} | "
-    + " | ".join(f"{v:.0f}" for v in found.values())
-    + " | "
-    + " | ".join(f"{e:.1e}" for e in errors)
-    + " |"
+  return line(f"{before} to {after}, {size}x{size}", found, errors)
+
+
+def transposed_row(size: int, before: int, after: int) -> str:
+  """Returns a line of the third table."""
+  x, weights, _ = drawn(size, before, after, 3)
+  x_, weights_ = jnp.asarray(x), jnp.asarray(weights)
+  plain, fast = (
+    jax.jit(f)
+    for f in (
+      convolution.conv_transpose_stride2,
+      convolution.conv_transpose_for_inference,
+    )
   )
+  x64 = torch.from_numpy(x).double().permute(0, 3, 1, 2)
+  # PyTorch's is [in, out, h, w], turned by 180 degrees.
+  weights64 = torch.from_numpy(weights[::-1, ::-1].copy()).double()
+  weights64 = weights64.permute(2, 3, 0, 1)
+  x32, weights32 = x64.float().contiguous(), weights64.float().contiguous()
+
+  def theirs(x, weights):
+    return torch.nn.functional.conv_transpose2d(
+      x, weights, stride=2, padding=1, output_padding=1
+    )
+
+  truth = theirs(x64, weights64).permute(0, 2, 3, 1).numpy()
+  found = rates(
+    {
+      "phases": lambda: plain(x_, weights_).block_until_ready(),
+      "here": lambda: fast(x_, weights_).block_until_ready(),
+      "PyTorch": lambda: theirs(x32, weights32),
+    },
+    2.0 * x.size * 9 * after,
+  )
+  errors = [relative(f(x_, weights_), truth) for f in (plain, fast)]
+  return line(f"{before} to {after}, from {size}x{size}", found, errors)
 
 
 def main(argv):
-  """Prints both tables."""
+  """Prints the tables."""
   if len(argv) > 1:
     raise app.UsageError(f"unexpected argument {argv[1]!r}; flags are --name=")
   print(
@@ -184,6 +227,12 @@ def main(argv):
   with torch.inference_mode():
     for row in _INFERENCE:
       print(inference_row(*row), flush=True)
+    print(
+      "\n| transposed, in inference | phases | here | PyTorch | error: phases "
+      "| here |\n|---|---|---|---|---|---|"
+    )
+    for row in _TRANSPOSED:
+      print(transposed_row(*row), flush=True)
 
 
 if __name__ == "__main__":
