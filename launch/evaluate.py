@@ -227,7 +227,7 @@ def _evaluate_split(checkpoint, stage, config, protocol, shown):
       how,
     )
   else:
-    judge = checkpoints.step_folder(_EXPERT.value or config.expert_checkpoint)
+    judge = _at_this_step(_EXPERT.value or config.expert_checkpoint)
     header["expert"] = judge
     variables, plain = inference.load_generator(checkpoint, _EMA.value)
     expert = train_expert.load_frozen(judge)
@@ -266,8 +266,7 @@ def _evaluate_videos(checkpoint, stage, plain, protocol, shown, outdir):
   expert = None, weight_files.original_config("expert")
   try:
     if path:
-      if not weight_files.is_weight_file(path):
-        path = checkpoints.step_folder(path)
+      path = _at_this_step(path)
       expert, header["expert"] = train_expert.load_frozen(path), path
     else:
       not_measured["expert"] = "no expert: give one, --expert=WORKDIR"
@@ -323,7 +322,7 @@ def _default_outdir(checkpoint: str | None) -> str:
   if checkpoint is None:
     raise ValueError("--outdir is not set: say where the figures are to go")
   name = "videos" if _VIDEOS.value else _SPLIT.value
-  if os.path.isfile(checkpoint):
+  if checkpoints.is_weights(checkpoint):
     return f"{os.path.splitext(checkpoint)[0]}_evaluation_{name}"
   return os.path.join(
     checkpoints.workdir_of(_CHECKPOINT.value), f"evaluation_{name}"
@@ -347,12 +346,19 @@ def _write(outdir: str, report: dict, found, grid, shown) -> None:
     evaluation_report.write(outdir, report, found.rows, shown.clips)
 
 
+def _at_this_step(path: str) -> str:
+  """Returns the step folder of a workdir, or weights as they are.
+
+  Once: a workdir that is still being trained has other newest steps later.
+  """
+  return path if checkpoints.is_weights(path) else checkpoints.step_folder(path)
+
+
 def _describe(path: str) -> tuple[str, str, int | None, dict]:
   """Returns (what to load, stage, step, config) of --checkpoint."""
-  if _VIDEOS.value and weight_files.is_weight_file(path):
+  if _VIDEOS.value and checkpoints.is_weights(path):
     # The original's, say: a generator, of which launch.lipsync knows the rest.
     return path, "generator", None, checkpoints.load_config(path, "generator")
-  # Once: a workdir that is still being trained has other newest steps later.
   folder = checkpoints.step_folder(path)
   return folder, *checkpoints.describe(folder)
 

@@ -25,8 +25,8 @@ _CHECKPOINT = flags.DEFINE_string(
   "checkpoint",
   None,
   "Workdir of a trained generator (its newest checkpoint; WORKDIR/best: its "
-  "best), a step folder in its checkpoints/, or a file of weights: "
-  ".safetensors, .pth.",
+  "best), a step folder in its checkpoints/, a file of weights (.safetensors, "
+  ".pth), or a name: grid-small.",
   required=True,
 )
 _FACE = flags.DEFINE_string("face", None, "Video or photo.", required=True)

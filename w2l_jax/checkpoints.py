@@ -2,7 +2,8 @@
 
 A workdir holds config.json and the step folders of checkpoint_store.py; each
 step folder also carries the config, so that it can be used by itself.  Where a
-network is read, a single file of weights (weight_files.py) will do as well.
+network is read, a single file of weights (weight_files.py) will do as well, and
+so will the name of networks that come with the package (released.py).
 """
 
 import json
@@ -15,7 +16,7 @@ import ml_collections
 import orbax.checkpoint as ocp
 from etils import epath
 
-from w2l_jax import checkpoint_store, torch_checkpoint, weight_files
+from w2l_jax import checkpoint_store, released, torch_checkpoint, weight_files
 from w2l_jax.checkpoint_store import CheckpointError
 from w2l_jax.sharding import same_everywhere
 from w2l_jax.train_state import (
@@ -132,12 +133,15 @@ def _find(path: str) -> tuple[epath.Path, dict]:
   where = epath.Path(os.path.abspath(path))
   if where.name == _BEST and not where.exists() and where.parent.exists():
     where = _best_folder(where.parent)
-  if not where.exists():
-    raise CheckpointError(f"{path}: no such checkpoint")
-  if weight_files.is_weight_file(path):
+  if is_weights(path):
     raise CheckpointError(
-      f"{path}: a file of weights; this needs a workdir: make one with "
+      f"{path}: weights alone; this needs a workdir: make one with "
       "python -m launch.convert_checkpoint"
+    )
+  if not where.exists():
+    raise CheckpointError(
+      f"{path}: no such checkpoint; expected a workdir, a file of weights, or "
+      f"one that comes with the package: {', '.join(released.names())}"
     )
   if not where.is_dir():
     raise CheckpointError(
@@ -214,7 +218,26 @@ def describe(path: str) -> tuple[str, int | None, dict]:
 
 def step_of(path: str) -> int | None:
   """Returns a checkpoint's step; None where that is not known."""
-  return None if weight_files.is_weight_file(path) else describe(path)[1]
+  return None if is_weights(path) else describe(path)[1]
+
+
+def is_weights(path: str) -> bool:
+  """Whether a path means weights alone: a file, or a name of `released`."""
+  return released.is_name(path) or weight_files.is_weight_file(path)
+
+
+def _weight_file(path: str, network: str) -> str:
+  """Returns the file of `is_weights`.
+
+  Raises:
+    CheckpointError: if a released one has no such network.
+  """
+  if not released.is_name(path):
+    return path
+  file = os.path.join(released.folder(path), f"{network}.safetensors")
+  if not os.path.exists(file):
+    raise CheckpointError(f"{path}: comes without the {network}")
+  return file
 
 
 def workdir_of(path: str) -> str:
@@ -228,15 +251,15 @@ def load_config(path: str, stage: str) -> dict:
   """Reads the config that a checkpoint was trained with.
 
   Args:
-    path: a workdir, a step folder or a file of weights.
+    path: a workdir, a step folder or weights (`is_weights`).
     stage: "expert" or "generator", which the checkpoint must be of.
 
   Raises:
     CheckpointError: if there is no checkpoint or it is of the other network.
   """
-  if weight_files.is_weight_file(path):
+  if is_weights(path):
     try:
-      config = weight_files.load_config(path, stage)
+      config = weight_files.load_config(_weight_file(path, stage), stage)
     except weight_files.WeightFileError as e:
       raise CheckpointError(str(e)) from e
   else:
@@ -255,7 +278,7 @@ def load_variables(
   """Reads one network's variables, without the rest of the train state.
 
   Args:
-    path: a workdir, a step folder or a file of weights.
+    path: a workdir, a step folder or weights (`is_weights`).
     network: one of STAGES.
     abstract: {"params": ..., "batch_stats": ...} of jax.ShapeDtypeStructs.
     ema: whether the moving average of the params takes their place.
@@ -268,7 +291,7 @@ def load_variables(
       network or size.
   """
   load_config(path, STAGES[network])
-  if weight_files.is_weight_file(path):
+  if is_weights(path):
     if ema:
       raise CheckpointError(
         f"{path}: a file of weights has one set of params; an average is in "
@@ -302,7 +325,7 @@ def load_adam(path: str, network: str, abstract: dict):
     CheckpointError: as `load_variables`.
   """
   config = load_config(path, STAGES[network])
-  if weight_files.is_weight_file(path):
+  if is_weights(path):
     return _from_weight_file(weight_files.load_adam, path, network)
   where, _ = _find(path)
   if "opt_state" not in _saved_parts(where, network):
@@ -356,7 +379,7 @@ def is_begun(workdir: str) -> bool:
 def _from_weight_file(load, path: str, network: str):
   """Calls a reader of weight_files.py."""
   try:
-    return load(path, STAGES[network], network)
+    return load(_weight_file(path, network), STAGES[network], network)
   except (
     weight_files.WeightFileError,
     torch_checkpoint.TorchCheckpointError,

@@ -252,7 +252,8 @@ def load_generator(path: str, ema: bool = False) -> tuple[dict, dict]:
   """Reads a trained generator.
 
   Args:
-    path: a workdir or step folder of stage 2, or a file of weights.
+    path: a workdir or step folder of stage 2, a file of weights, or a name of
+      released.names.
     ema: whether to take the moving average of its params.
 
   Returns:

@@ -87,7 +87,8 @@ def load_frozen(path: str) -> tuple[dict, dict]:
   """Reads a trained expert.
 
   Args:
-    path: a workdir or step folder of stage 1, or a file of weights.
+    path: a workdir or step folder of stage 1, a file of weights, or a name of
+      released.names.
 
   Returns:
     (variables, the config that it was trained with).
