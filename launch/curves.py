@@ -11,13 +11,19 @@ def points(lines: list[dict], name: str) -> tuple[list, list]:
   return [step for step, _ in found], [value for _, value in found]
 
 
-def draw(runs: dict[str, list[dict]], figures: list[str], outfile: str) -> None:
+def draw(
+  runs: dict[str, list[dict]],
+  figures: list[str],
+  outfile: str,
+  xlabel: str = "step",
+) -> None:
   """Draws the picture.
 
   Args:
     runs: {label: lines of its metrics.jsonl}.
-    figures: names of figures.
+    figures: names of figures, a panel each.
     outfile: what to write.
+    xlabel: what the lines' "step" is.
 
   Raises:
     ValueError: if no run has a figure, with those that there are.
@@ -43,7 +49,7 @@ def draw(runs: dict[str, list[dict]], figures: list[str], outfile: str) -> None:
       marker = "o" if len(steps) < 20 else None
       axis.plot(steps, values, label=label, marker=marker, markersize=3)
     axis.set_title(name, fontsize=10)
-    axis.set_xlabel("step")
+    axis.set_xlabel(xlabel)
     axis.grid(alpha=0.3)
     axis.spines[["top", "right"]].set_visible(False)
   axes.flat[0].legend(frameon=False, fontsize=9)

@@ -15,7 +15,7 @@ _PICTURES = (
   "lower_jitter",
   "mouth_correlation",
 )
-_SYNC = ("similarity", "offset", "confidence_in_place")
+_SYNC = ("similarity", "confidence_in_place", "offset", "lse_d", "lse_c")
 _EXPERTS = {
   "eval/two_way_accuracy": "two-way accuracy",
   "eval/two_way_accuracy_all": "of all windows",
@@ -26,7 +26,9 @@ _NOTES = """\
 Two-way accuracy: speech is nearer to its own faces than to faces of the same
 clip at least five frames away, in windows with speech.  Similarity: the mean
 cosine of a judge at no offset, in windows with speech, so it depends on the
-judge; compare it with real video's in the same row.  generated: a face says
+judge; compare it with real video's in the same row.  lse_d and lse_c are
+LSE-D's and LSE-C's rule with that judge in SyncNet's place, so no published
+number.  generated: a face says
 another clip's speech; reconstructed: a clip's first face alone says its own
 speech, held against the truth; copied: that face held still; unsynced: real
 video beside another clip's speech.  Intervals are 95 %, by bootstrap over
@@ -108,8 +110,33 @@ def _generators(folder: str, whats: dict[str, str], others: bool) -> str:
   return _table(["generator", "measure", *_VARIANTS], rows)
 
 
+def _off_sync(folder: str, whats: dict[str, str]) -> dict[str, list[dict]]:
+  """Returns {run or "real": [{"step": shift, panel: similarity}]}."""
+  found: dict[str, list[dict]] = {}
+
+  def add(label, panel, values):
+    if values:
+      middle = len(values) // 2
+      found.setdefault(label, []).extend(
+        {"step": i - middle, panel: value} for i, value in enumerate(values)
+      )
+
+  for name in whats:
+    report = _read(folder, name, "evaluation", "metrics.json") or {}
+    if report.get("stage") == "expert":
+      similarity = report.get("curves", {}).get("expert_similarity", {})
+      add(name, "real video, by each expert", similarity.get("real"))
+      continue
+    report = _read(folder, name, "evaluation_judge", "metrics.json") or {}
+    similarity = report.get("curves", {}).get("expert_similarity", {})
+    if "real" not in found:
+      add("real", "by the judge", similarity.get("real"))
+    add(name, "by the judge", similarity.get("generated"))
+  return found
+
+
 def write(folder: str, whats: dict[str, str]) -> str:
-  """Writes RESULTS.md, experts.png and generators.png into the folder.
+  """Writes RESULTS.md and its pictures into the folder.
 
   Args:
     folder: of launch.results_grid.
@@ -152,6 +179,17 @@ def write(folder: str, whats: dict[str, str]) -> str:
       path = os.path.join(folder, f"{stage}.png")
       curves.draw(lines, figures, path)
       parts.append(f"![{stage}]({stage}.png)")
+  shifted = _off_sync(folder, whats)
+  if shifted:
+    curves.draw(
+      shifted,
+      sorted(
+        {name for line in sum(shifted.values(), []) for name in line} - {"step"}
+      ),
+      os.path.join(folder, "off_sync.png"),
+      "shift of the speech, frames",
+    )
+    parts.append("![off-sync curves](off_sync.png)")
   path = os.path.join(folder, "RESULTS.md")
   with open(f"{path}.partial", "w") as f:
     f.write("\n\n".join(parts) + "\n")

@@ -44,6 +44,11 @@ def calls(monkeypatch, tmp_path):
           name: {v: figure for v in VARIANTS}
           for name in ("lower_l1", "expert_similarity")
         },
+        "curves": {
+          "expert_similarity": dict.fromkeys(
+            ("real", "generated"), [0.1, 0.8, 0.2]
+          )
+        },
         **dict.fromkeys(results_table._EXPERTS, 0.75),
       }
       with open(os.path.join(given["outdir"], "metrics.json"), "w") as f:
@@ -97,8 +102,13 @@ def test_all_in_order_and_nothing_twice(calls, tmp_path):
   assert "similarity (judge) | 0.250 (0.200 to 0.300) |" in text
   assert "People that no network has seen" in text
   assert "python -m launch.train --config=configs/gan_grid_improved.py" in text
-  assert (tmp_path / "results" / "experts.png").exists()
-  assert (tmp_path / "results" / "generators.png").exists()
+  for picture in ("experts", "generators", "off_sync"):
+    assert (tmp_path / "results" / f"{picture}.png").exists()
+    assert f"({picture}.png)" in text
+  assert results_table._off_sync(folder, {"judge": "", "gan": ""})["gan"] == [
+    {"step": step, "by the judge": value}
+    for step, value in ((-1, 0.1), (0, 0.8), (1, 0.2))
+  ]
 
 
 def test_an_unknown_run_is_named(tmp_path):
