@@ -6,9 +6,9 @@ r"""Converts networks between PyTorch, safetensors and our workdirs.
     --input=runs/gan --output=ours.pth
 
 The suffix says what a file is: .pth and .pt are PyTorch's (reading them needs
-no torch, writing does), .safetensors carries its config with it
-(--bfloat16: in half the size); an --output
-without one becomes a workdir that launch.evaluate and launch.lipsync take.
+no torch, writing does), .safetensors carries its config with it, but no paths
+(--bfloat16: in half the size); an --output without one becomes a workdir that
+launch.evaluate and launch.lipsync take.
 Adam's state goes along between PyTorch and workdirs; .safetensors has none.
 """
 
@@ -65,6 +65,20 @@ def _full_config(config: dict, stage: str) -> dict:
   return {**checkpoints.to_plain(original.get_config()), **config}
 
 
+# Where things lay on the machine that trained.
+_PATHS = ("dir", "expert_checkpoint", "init_checkpoint", "init_discriminator")
+
+
+def _without_paths(config: dict) -> dict:
+  """Returns a config that can be handed on with the weights."""
+  return {
+    key: _without_paths(value)
+    if isinstance(value, dict)
+    else (None if key in _PATHS else value)
+    for key, value in config.items()
+  }
+
+
 def convert(
   network: str,
   source: str,
@@ -112,7 +126,10 @@ def convert(
     config["loss"] = {**config["loss"], "temperature": temperature}
   if target.endswith(".safetensors"):
     weight_files.save_safetensors(
-      target, variables, config, ml_dtypes.bfloat16 if bfloat16 else None
+      target,
+      variables,
+      _without_paths(config),
+      ml_dtypes.bfloat16 if bfloat16 else None,
     )
   elif is_torch:
     settings = _full_config(config, stage)[checkpoints.optimizer_field(name)]

@@ -39,6 +39,7 @@ from w2l_jax import (
   lip_syncer,
   metrics,
   pairs,
+  released,
   sharding,
   side_by_side,
   torch_file,
@@ -203,6 +204,11 @@ def _evaluate_split(checkpoint, stage, config, protocol, shown):
   """Scores a prepared set; returns (results, figures of windows, header)."""
   if _BATCHES.value:
     config.eval.batches = _BATCHES.value
+  if not (_DATA_DIR.value or config.data.dir):
+    raise ValueError(
+      "--data_dir is not set, and this checkpoint was converted: say where a "
+      "set of launch.prepare_data is"
+    )
   directory = dataset.builder_dir(
     _DATA_DIR.value or config.data.dir, config.image_size
   )
@@ -227,6 +233,11 @@ def _evaluate_split(checkpoint, stage, config, protocol, shown):
       how,
     )
   else:
+    if not (_EXPERT.value or config.expert_checkpoint):
+      raise ValueError(
+        "--expert is not set, and this checkpoint was converted: give the "
+        "expert that is to judge, --expert=WORKDIR"
+      )
     judge = _at_this_step(_EXPERT.value or config.expert_checkpoint)
     header["expert"] = judge
     variables, plain = inference.load_generator(checkpoint, _EMA.value)
@@ -260,7 +271,9 @@ def _evaluate_videos(checkpoint, stage, plain, protocol, shown, outdir):
   """Scores videos; returns as _evaluate_split."""
   not_measured, header = {}, {}
   path = _EXPERT.value or (
-    checkpoint if stage == "expert" else plain.get("expert_checkpoint")
+    checkpoint
+    if stage == "expert" or (checkpoint and released.is_name(checkpoint))
+    else plain.get("expert_checkpoint")
   )
   # SyncNet alone: of the config, only what is speech is asked.
   expert = None, weight_files.original_config("expert")

@@ -1,11 +1,24 @@
 """Networks that come with the package, by name."""
 
+import json
+import os
+
 import jax
 import numpy as np
 import pytest
 
 from launch import convert_checkpoint
-from w2l_jax import checkpoints, inference, lip_syncer, released, train_expert
+from w2l_jax import (
+  audio,
+  checkpoints,
+  inference,
+  judges,
+  lip_syncer,
+  released,
+  train_expert,
+  video,
+)
+from w2l_jax.evaluation import sync_metrics
 
 
 @pytest.fixture
@@ -65,3 +78,39 @@ def test_a_network_that_did_not_come(ours):
     checkpoints.CheckpointError, match="ours: comes without the discriminator"
   ):
     checkpoints.load_adam("ours", "discriminator", {})
+
+
+def test_grid_small_is_complete():
+  folder = released.folder("grid-small")
+  assert sum(os.path.getsize(f) for f in os.scandir(folder)) < 8e6
+  with open(os.path.join(folder, "MODEL_CARD.md")) as f:
+    card = f.read()
+  assert "CC BY 4.0" in card and "cannot do" in card
+  for stage in ("expert", "generator"):
+    config = checkpoints.load_config("grid-small", stage)
+    assert "/" not in json.dumps(config).replace("eval/", "")
+
+
+def test_grid_small_speaks():
+  """What it draws is in sync, for the expert, with what it heard."""
+  folder = released.folder("grid-small")
+  face, sound = (os.path.join(folder, f) for f in ("face.mp4", "speech.flac"))
+  top, bottom, left, right = box = (32, 224, 32, 224)  # The drawn face's.
+  syncer = lip_syncer.LipSyncer.from_checkpoint("grid-small")
+  frames = list(syncer.frames(face, sound, box=box))
+  waveform = video.read_audio(sound)[0][:, 0]
+  judge = judges.ExpertJudge(*train_expert.load_frozen("grid-small"))
+  mel = audio.log_mel(waveform)
+
+  def similarities(pictures):
+    found = judge(pictures, waveform, mel)
+    by_shift = sync_metrics.shift_similarities(
+      found.lips, found.speech, 10, found.has_speech
+    )
+    return [np.nanmean(values) for values in by_shift]
+
+  generated = similarities([f[top:bottom, left:right] for f in frames])
+  held = similarities([frames[0][top:bottom, left:right]] * len(frames))
+  assert np.argmax(generated) == 10  # No shift.
+  assert generated[10] > held[10] + 0.2
+  assert generated[10] > max(generated[0], generated[-1]) + 0.2

@@ -190,6 +190,15 @@ def test_an_optimizer_that_does_not_fit_matters_to_training_alone(tmp_path):
     checkpoints.load_adam(str(path), "generator", variables)
 
 
+def test_no_path_of_the_machine_is_handed_on(gan_run, tmp_path):
+  target = str(tmp_path / "generator.safetensors")
+  convert_checkpoint.convert("generator", gan_run[0], target)
+  config = checkpoints.load_config(target, "generator")
+  assert config["expert_checkpoint"] is None
+  assert config["data"]["dir"] is config["expert"]["data"]["dir"] is None
+  assert str(tmp_path.parent) not in json.dumps(config)
+
+
 def _tensor_bytes(path):
   """Without the header, whose length depends on metadata and padding."""
   with open(path, "rb") as f:
