@@ -4,7 +4,7 @@ r"""Stage 1 on GRID speaker 1 (749 training clips of 3 s).
     --config.data.dir=DATA_DIR --workdir=DIR
 
 Windows without a word are left out, and wrong faces are at least 3 frames away.
-Results: README.
+Results: docs/RESULTS.md.
 """
 
 from configs import common

@@ -3,7 +3,7 @@ r"""Stage 2 on GRID speaker 1 with the quality discriminator.
   python -m launch.train --config=configs/gan_grid.py:small \
     --config.data.dir=DATA_DIR --config.expert_checkpoint=DIR --workdir=DIR
 
-Results: README.
+Results: docs/RESULTS.md.
 """
 
 from configs import common
