@@ -21,11 +21,11 @@ from w2l_jax import (
 from w2l_jax.evaluation import sync_metrics
 
 
-@pytest.fixture
-def ours(tmp_path, monkeypatch, expert_run, gan_run):
-  """The tests' runs, released as "ours"."""
-  monkeypatch.setattr(released, "_FOLDER", tmp_path)
-  folder = tmp_path / "ours"
+@pytest.fixture(scope="module")
+def released_folder(tmp_path_factory, expert_run, gan_run):
+  """The tests' runs, as "ours" in it."""
+  parent = tmp_path_factory.mktemp("released")
+  folder = parent / "ours"
   folder.mkdir()
   for network, source, name in (
     ("sync_expert", expert_run[0], "expert"),
@@ -35,7 +35,12 @@ def ours(tmp_path, monkeypatch, expert_run, gan_run):
       network, source, str(folder / f"{name}.safetensors"), bfloat16=True
     )
   (folder / "MODEL_CARD.md").write_text("A card.")
-  return folder
+  return parent
+
+
+@pytest.fixture
+def ours(released_folder, monkeypatch):
+  monkeypatch.setattr(released, "_FOLDER", released_folder)
 
 
 def test_networks_are_read_by_name(ours, expert_run, gan_run):
