@@ -204,14 +204,13 @@ def _evaluate_split(checkpoint, stage, config, protocol, shown):
   """Scores a prepared set; returns (results, figures of windows, header)."""
   if _BATCHES.value:
     config.eval.batches = _BATCHES.value
-  if not (_DATA_DIR.value or config.data.dir):
+  data_dir = _DATA_DIR.value or config.data.dir
+  if not data_dir:
     raise ValueError(
       "--data_dir is not set, and this checkpoint was converted: say where a "
       "set of launch.prepare_data is"
     )
-  directory = dataset.builder_dir(
-    _DATA_DIR.value or config.data.dir, config.image_size
-  )
+  directory = dataset.builder_dir(data_dir, config.image_size)
   split = dataset.Split(directory, _SPLIT.value)
   names = [dataset.text(name) for name in split.index.ids]
   mesh = sharding.make_mesh(config.data.batch_size)
@@ -233,12 +232,13 @@ def _evaluate_split(checkpoint, stage, config, protocol, shown):
       how,
     )
   else:
-    if not (_EXPERT.value or config.expert_checkpoint):
+    judge = _EXPERT.value or config.expert_checkpoint
+    if not judge:
       raise ValueError(
         "--expert is not set, and this checkpoint was converted: give the "
         "expert that is to judge, --expert=WORKDIR"
       )
-    judge = _at_this_step(_EXPERT.value or config.expert_checkpoint)
+    judge = _at_this_step(judge)
     header["expert"] = judge
     variables, plain = inference.load_generator(checkpoint, _EMA.value)
     expert = train_expert.load_frozen(judge)

@@ -165,11 +165,11 @@ json.dump(results, open(out, "w"))
 @pytest.mark.parametrize(
   ("stage", "dtype", "counts"),
   [
-    ("expert", "float64", (1, 4)),
-    pytest.param("expert", "float64", (1, 2, 8), marks=pytest.mark.slow),
-    pytest.param("generator", "float64", (1, 2, 4, 8), marks=pytest.mark.slow),
-    pytest.param("expert", "float32", (1, 2, 4, 8), marks=pytest.mark.slow),
+    ("expert", "float32", (1, 4)),
+    pytest.param("expert", "float32", (1, 2, 8), marks=pytest.mark.slow),
     pytest.param("generator", "float32", (1, 2, 4, 8), marks=pytest.mark.slow),
+    pytest.param("expert", "float64", (1, 2, 4, 8), marks=pytest.mark.slow),
+    pytest.param("generator", "float64", (1, 2, 4, 8), marks=pytest.mark.slow),
   ],
 )
 def test_any_number_of_devices(
@@ -177,8 +177,8 @@ def test_any_number_of_devices(
 ):
   """Losses, gradients and BatchNorm statistics of the same global batch.
 
-  Gradients in float64: networks of few channels multiply float32's rounding in
-  them (the generator's grad_norm differed by 2e-3, and in float64 by 1e-14).
+  The generator's gradients in float64 alone: few channels multiply float32's
+  rounding in them (grad_norm differed by 2e-3, and in float64 by 1e-14).
   """
   script = tmp_path / "devices.py"
   script.write_text(textwrap.dedent(DEVICES_SCRIPT))
@@ -200,20 +200,27 @@ def test_any_number_of_devices(
   )
   one, *others = json.loads(out.read_text())
   for count, other in zip(counts[1:], others, strict=True):
-    differences = {
-      key: abs(other["metrics"][key] / value - 1)
-      for key, value in one["metrics"].items()
-      if value and (dtype == "float64" or key.startswith("loss"))
-    }
-    assert max(differences.values()) < (1e-9 if dtype == "float64" else 2e-5)
+    exact = dtype == "float64"
+    with_gradients = exact or stage == "expert"
+    furthest = 0.0
+    for key, value in one["metrics"].items():
+      if with_gradients or key != "grad_norm":
+        tolerance = 1e-9 if exact else 2e-4
+        assert other["metrics"][key] == pytest.approx(value, rel=tolerance), key
+      if key.startswith("loss") and value:
+        furthest = max(furthest, abs(other["metrics"][key] / value - 1))
+    if with_gradients:
+      # Biases before BatchNorm have no gradient but rounding: absolutely.
+      np.testing.assert_allclose(
+        other["moments"],
+        one["moments"],
+        rtol=1e-9 if exact else 5e-3,
+        atol=(1e-12 if exact else 1e-4) * max(one["moments"]),
+      )
     np.testing.assert_allclose(
       other["batch_stats"],
       one["batch_stats"],
-      rtol=0,
-      atol=1e-12 if dtype == "float64" else 1e-4,
+      rtol=1e-9 if exact else 1e-3,
+      atol=1e-12 if exact else 1e-4,
     )
-    if dtype == "float64":
-      np.testing.assert_allclose(
-        other["moments"], one["moments"], rtol=0, atol=1e-11
-      )
-    print(f"{stage}, {dtype}, {count} devices: {max(differences.values()):.0e}")
+    print(f"{stage}, {dtype}, {count} devices: losses differ by {furthest:.0e}")

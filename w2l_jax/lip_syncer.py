@@ -55,7 +55,8 @@ class LipSyncer:
 
     Args:
       path: a workdir or step folder of stage 2, or a file of weights:
-        .safetensors, or .pth as PyTorch's Wav2Lip has it.
+        .safetensors, or .pth as PyTorch's Wav2Lip has it; or the name of one
+        that comes with the package, "grid-small".
       ema: whether to use the moving average of its params.
       batch_size: faces generated at a time.
 
