@@ -88,6 +88,7 @@ install()
 | `CHECKPOINT` | what that is |
 |---|---|
 | `""` | the demo's network. It is trained here first, on faces that the computer paints: 6 to 14 minutes on Colab's CPU, then it is kept. It shows how things work; it has never seen a real face and draws one poorly. |
+| `"grid-small"` | comes with the package, ready at once. It knows one man of the GRID corpus and his fifty-one words; other faces come out smeared. To see it at its best, take its own face and speech: `w2l_jax/released/grid-small/` has `face.mp4` and `speech.flac`. |
 | `"runs/gan"` | a folder in which you trained one, with *Train on your own videos* |
 | `"generator.safetensors"` | one file, as made in the last part of this notebook |
 | `"wav2lip_gan.pth"` | PyTorch's file of the original Wav2Lip. It is read as it is; PyTorch is not needed. Its licence forbids commercial use. |
