@@ -29,13 +29,11 @@ _JUDGES = {
 _SYNC_MEANINGS = {
   "similarity": "mean cosine of speech and lips, windows with speech; higher "
   "is better",
-  "distance_in_place": "mean distance of lips from speech without a shift; "
-  "lower is better",
-  "confidence_in_place": "median of the distances over shifts less the one "
-  "without a shift; higher is better",
-  "lse_d": "LSE-D: distance at the best of all shifts; lower is better; a "
-  "constant lag costs nothing",
-  "lse_c": "LSE-C: median of the distances less the least; higher is better",
+  "lse_d": "LSE-D: mean distance of lips from speech; lower is better; "
+  "without a shift, or, faithful, at the best of all shifts, where a constant "
+  "lag costs nothing",
+  "lse_c": "LSE-C: median of the distances over shifts less LSE-D; higher is "
+  "better",
   "offset": "frames by which speech comes too early at the best shift",
 }
 _MEANINGS = {
@@ -91,8 +89,9 @@ windows shuffled among clips. A score that can be believed gets worse with every
 step at first; further off it may swing around the score of what is unrelated:
 syllables follow each other in a rhythm. Exchanged for another clip's as it is,
 speech is no further off than that where clips speak and pause at the same
-times. LSE-D and LSE-C take the best of all shifts, so they cannot see a lag of
-up to $max_shift frames; only other speech tells.</p>
+times. The faithful LSE-D and LSE-C take the best of all shifts: a lag of up to
+$max_shift frames costs them no more than the windows that it takes past the
+clip's ends.</p>
 $shifts
 $rocs
 <h2>Not scored</h2>

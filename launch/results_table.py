@@ -15,7 +15,7 @@ _PICTURES = (
   "lower_jitter",
   "mouth_correlation",
 )
-_SYNC = ("similarity", "confidence_in_place", "offset", "lse_d", "lse_c")
+_SYNC = ("similarity", "offset", "lse_d", "lse_c")
 _EXPERTS = {
   "eval/two_way_accuracy": "two-way accuracy",
   "eval/two_way_accuracy_all": "of all windows",
@@ -27,11 +27,11 @@ Two-way accuracy: speech is nearer to its own faces than to faces of the same
 clip at least five frames away, in windows with speech.  Similarity: the mean
 cosine of a judge at no offset, in windows with speech, so it depends on the
 judge; compare it with real video's in the same row.  lse_d and lse_c are
-LSE-D's and LSE-C's rule with that judge in SyncNet's place, so no published
-number.  generated: a face says another clip's speech; reconstructed: a clip's
-first face alone says its own speech, held against the truth; copied: that face
-held still; unsynced: real video beside another clip's speech.  Intervals are
-95 %, by bootstrap over clips."""
+LSE-D's and LSE-C's rule (corrected: at no offset) with that judge in SyncNet's
+place, so no published number.  generated: a face says another clip's speech;
+reconstructed: a clip's first face alone says its own speech, held against the
+truth; copied: that face held still; unsynced: real video beside another clip's
+speech.  Intervals are 95 %, by bootstrap over clips."""
 
 
 def _read(*path: str) -> dict | None:

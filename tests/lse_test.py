@@ -49,11 +49,10 @@ def test_against_brute_force(n, max_shift, faithful):
   median = (
     valid[middle] if len(valid) % 2 else (valid[middle - 1] + valid[middle]) / 2
   )
-  assert got.min_distance == pytest.approx(valid[0], rel=1e-12)
-  assert got.confidence == pytest.approx(median - valid[0], abs=1e-12)
+  lse_d = valid[0] if faithful else expected[max_shift]
+  assert got.lse_d == pytest.approx(lse_d, rel=1e-12)
+  assert got.lse_c == pytest.approx(median - lse_d, abs=1e-12)
   assert got.offset == max_shift - expected.index(valid[0])
-  assert got.distance_in_place == pytest.approx(expected[max_shift])
-  assert got.confidence_in_place == pytest.approx(median - expected[max_shift])
   assert got.windows == n
 
 
@@ -67,11 +66,16 @@ def test_a_lag_is_found(lag, faithful):
   speech = common[20 - lag : 120 - lag]
   got = lse.score(lips, speech, faithful=faithful)
   assert got.offset == -lag
-  if not faithful:
-    # Nothing but the best shift's own pairs count: they are the same features.
-    assert got.min_distance == pytest.approx(8**0.5 * 1e-6)
-    # Without a shift a lag costs what any wrong pair does.
-    assert (got.distance_in_place > 1) == (lag != 0)
+  if faithful:
+    # A lag costs nothing but what the padding of the ends does.
+    assert got.lse_d < 0.7 and got.lse_c > 2
+  else:
+    # Without a shift it costs what any wrong pair does.
+    assert (got.lse_d > 1) == (lag != 0)
+    # Nothing but a shift's own pairs count: they are the same features.
+    assert min(got.distances[np.isfinite(got.distances)]) == pytest.approx(
+      8**0.5 * 1e-6
+    )
 
 
 def test_the_ends_bias_the_faithful_score():
@@ -83,11 +87,11 @@ def test_the_ends_bias_the_faithful_score():
   lips = np.tile([3.0, 0.0], (20, 1))
   speech = np.tile([0.0, 3.0], (20, 1))
   corrected = lse.score(lips, speech)
-  assert corrected.confidence == pytest.approx(0, abs=1e-9)
-  assert corrected.min_distance == pytest.approx(3 * 2**0.5)
+  assert corrected.lse_c == pytest.approx(0, abs=1e-9)
+  assert corrected.lse_d == pytest.approx(3 * 2**0.5)
   faithful = lse.score(lips, speech, faithful=True)
   assert abs(faithful.offset) == 15
-  assert faithful.confidence > 0.4
+  assert faithful.lse_c > 0.4
 
 
 def test_shifts_with_few_pairs_are_left_out():

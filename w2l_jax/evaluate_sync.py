@@ -23,21 +23,8 @@ SHUFFLED, EXCHANGED = "shuffled", "exchanged"
 # so often, so that chance counts for less.
 _SHUFFLED_CLIPS = 20
 _SHUFFLES = 4
-SCORES = (
-  "similarity",
-  "distance_in_place",
-  "confidence_in_place",
-  "lse_d",
-  "lse_c",
-)
-# Whether more is better.
-HIGHER_IS_BETTER = {
-  "similarity": True,
-  "distance_in_place": False,
-  "confidence_in_place": True,
-  "lse_d": False,
-  "lse_c": True,
-}
+SCORES = ("similarity", "lse_d", "lse_c")
+HIGHER_IS_BETTER = {"similarity": True, "lse_d": False, "lse_c": True}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,10 +72,8 @@ def scores(
     )
   return {
     "similarity": similarity,
-    "distance_in_place": found.distance_in_place,
-    "confidence_in_place": found.confidence_in_place,
-    "lse_d": found.min_distance,
-    "lse_c": found.confidence,
+    "lse_d": found.lse_d,
+    "lse_c": found.lse_c,
     "offset": float(found.offset),
   }, found.distances
 

@@ -4,17 +4,15 @@ A judge (SyncNet, or our expert) gives one feature of the lips and one of the
 speech for every window; here they are laid beside each other at every shift.
 Source: syncnet_python (SyncNetInstance.py), paper section 4.2.
 
-Two ways to count, which differ at the clip's ends alone:
+Two ways to count:
 
-  faithful   The published way: where a shift takes a window past the end of
-             the speech, its distance from a feature of zeros counts.  At a
-             shift of k frames that is k of n windows, whatever was said.
-  corrected  Only windows that have a partner count, and shifts that leave
-             fewer than half of the windows one are left out.
-
-Both look for the best of all shifts, so a constant lag costs nothing: that is
-in the definition of LSE-D.  `distance_in_place` is the distance without a
-shift, where a lag does cost.
+  faithful   The published way.  Scores are those of the best of all shifts, so
+             a constant lag costs nothing.  Where a shift takes a window past
+             the end of the speech, its distance from a feature of zeros counts:
+             at a shift of k frames that is k of n windows, whatever was said.
+  corrected  Scores are those of the clip as it is, without a shift; `offset`
+             tells of a lag.  Only windows that have a partner count, and shifts
+             that leave fewer than half of the windows one are left out.
 """
 
 import dataclasses
@@ -34,25 +32,18 @@ class SyncScore:
   Attributes:
     offset: frames by which the speech comes too early at its best shift, as
       syncnet_python prints it: negative where speech lags behind the lips.
-    min_distance: LSE-D, the mean distance at the best shift.
-    confidence: LSE-C, the median of the distances over shifts less the least.
-    distance_in_place: the mean distance without a shift.
+    lse_d: LSE-D, the mean distance; see the module for the shift.
+    lse_c: LSE-C, the median of the distances over shifts less LSE-D.
     distances: [2 max_shift + 1] by shift, NaN where one is left out; entry
       max_shift + k lays lips beside speech k frames later.
     windows: how many were laid beside each other without a shift.
   """
 
   offset: int
-  min_distance: float
-  confidence: float
-  distance_in_place: float
+  lse_d: float
+  lse_c: float
   distances: np.ndarray
   windows: int
-
-  @property
-  def confidence_in_place(self) -> float:
-    """The median of the distances less the one without a shift."""
-    return float(np.nanmedian(self.distances) - self.distance_in_place)
 
 
 def shift_distances(
@@ -105,11 +96,11 @@ def score(
   """Scores one clip; arguments and errors as `shift_distances`."""
   distances = shift_distances(lips, speech, max_shift, faithful)
   best = int(np.nanargmin(distances))
+  lse_d = distances[best if faithful else max_shift]
   return SyncScore(
     offset=max_shift - best,
-    min_distance=float(distances[best]),
-    confidence=float(np.nanmedian(distances) - distances[best]),
-    distance_in_place=float(distances[max_shift]),
+    lse_d=float(lse_d),
+    lse_c=float(np.nanmedian(distances) - lse_d),
     distances=distances,
     windows=len(lips),
   )
