@@ -144,6 +144,15 @@ def play(*paths: str, width: int = 320) -> None:
   )
 
 
+# What some systems' tables and Python 3.11's lack.
+for _kind, _ending in (
+  ("audio/flac", ".flac"),
+  ("audio/mp4", ".m4a"),
+  ("audio/ogg", ".ogg"),
+  ("video/x-matroska", ".mkv"),
+  ("image/webp", ".webp"),
+):
+  mimetypes.add_type(_kind, _ending)
 _VIDEO = '<video src="DATA" width="{width}" controls></video>'
 _AUDIO = '<audio src="DATA" controls></audio>'
 _IMAGE = '<img src="DATA" width="{width}">'

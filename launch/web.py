@@ -4,8 +4,7 @@ r"""Serves a page on which a face and speech become a lip-synced video.
 
 Open the address that it prints.  It listens on this machine alone unless --host
 says otherwise, asks nothing of the network, and removes all files when it
-ends, and those of an hour ago before.  Needs the extra "web" (Gradio), and
-"demo" for its examples.
+ends, and those of an hour ago before.  Needs the extra "web" (Gradio).
 """
 
 import os
@@ -21,8 +20,8 @@ from launch import web_jobs
 _CHECKPOINT = flags.DEFINE_string(
   "checkpoint",
   None,
-  "Workdir, step folder or file of weights of a generator; unset: the demo's, "
-  "which is trained first where it is not there.",
+  "Workdir, step folder, file of weights or name of a generator; unset: "
+  "grid-small, which comes with the package and knows one man.",
 )
 _HOST = flags.DEFINE_string(
   "host",
@@ -50,7 +49,7 @@ _KEEP = flags.DEFINE_float(
   "Files are removed after so many minutes.",
   lower_bound=0.1,
 )
-_EXAMPLES = flags.DEFINE_bool("examples", True, "Render examples to click.")
+_EXAMPLES = flags.DEFINE_bool("examples", True, "Offer examples to click.")
 
 
 def _settings(folder: str) -> None:
@@ -67,17 +66,6 @@ def _settings(folder: str) -> None:
     "TMPDIR": folder,
   }
   tempfile.tempdir = folder
-
-
-def _examples() -> list:
-  from data_prep import speech_synthesis
-  from launch import sample
-
-  try:
-    return sample.examples() if _EXAMPLES.value else []
-  except speech_synthesis.SynthesisError as e:
-    print(f"no examples: {e}")
-    return []
 
 
 def main(argv):
@@ -100,9 +88,9 @@ def main(argv):
   )
   try:
     if not _CHECKPOINT.value:
-      print("no --checkpoint: taking the demo's network, made first if need be")
+      print(f"no --checkpoint: taking {sample.CHECKPOINT}, which knows one man")
     syncer = lip_syncer.LipSyncer.from_checkpoint(
-      _CHECKPOINT.value or sample.checkpoint()
+      _CHECKPOINT.value or sample.CHECKPOINT
     )
     # What a job in progress writes while it is removed does not matter.
     with tempfile.TemporaryDirectory(
@@ -113,11 +101,13 @@ def main(argv):
         from launch import web_page
       except ImportError as e:
         sys.exit(f"error: {e}; the page needs Gradio: pip install '.[web]'")
-      files = os.path.join(folder, "files")
+      files, given = (os.path.join(folder, f) for f in ("files", "examples"))
       os.makedirs(files)
+      os.makedirs(given)
       studio = web_jobs.Studio(syncer, files, limits)
       web_jobs.Janitor(files, limits.keep_minutes)
-      page = web_page.build(studio, _examples())
+      examples = sample.examples(given) if _EXAMPLES.value else []
+      page = web_page.build(studio, examples)
       address = web_page.serve(page, _HOST.value, _PORT.value, limits, files)
       print(f"open {address} (Ctrl-C ends it)", flush=True)
       threading.Event().wait()

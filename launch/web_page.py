@@ -3,6 +3,7 @@
 Importing it imports Gradio, whose settings launch/web.py makes before.
 """
 
+import os
 import time
 
 import fastapi
@@ -121,6 +122,13 @@ def build(studio: web_jobs.Studio, examples: list[sample.Example]) -> gr.Blocks:
         )
     look_at = [face, who, detector, smaller, rotate]
     if examples:
+      # Served from where they are: Gradio's copies would be removed with what
+      # people upload.
+      gr.set_static_paths(
+        sorted(
+          {os.path.dirname(p) for e in examples for p in (e.face, e.speech)}
+        )
+      )
       gr.Examples(
         [[e.face, e.speech] for e in examples],
         inputs=[face, speech],

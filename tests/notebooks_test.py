@@ -19,7 +19,7 @@ from launch.colab import sync  # noqa: E402
 FOLDER = REPOSITORY / "launch" / "colab"
 # What the parameters' cell is followed by, so that it takes minutes.
 SMALL = {
-  "lipsync_a_video": {"DEMO_SIZE": "tiny"},
+  "lipsync_a_video": {},
   "train_on_your_videos": {
     "SIZE": "tiny",
     "EXPERT_STEPS": 2,

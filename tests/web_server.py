@@ -69,13 +69,12 @@ class Server:
       return f.read()
 
   def files(self) -> list[str]:
-    """All files below home but its checkpoint, log and examples."""
+    """All files below home but its checkpoint and log."""
     return sorted(
       str(f.relative_to(self.home))
       for f in self.home.rglob("*")
       if f.is_file()
       and f.name not in ("tiny.safetensors", "tiny.json", "log.txt")
-      and "runs/sample" not in str(f)
     )
 
   def memory(self) -> int:

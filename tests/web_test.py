@@ -4,6 +4,7 @@ import contextlib
 import os
 import pathlib
 import shutil
+import time
 
 import conftest
 import numpy as np
@@ -27,7 +28,7 @@ def server(tmp_path_factory):
   yield server
   assert server.stop() == 0
   assert "ended; its files are removed" in server.said()
-  # Nothing stays but what make the examples.
+  # Nothing stays.
   assert server.files() == []
 
 
@@ -177,6 +178,22 @@ def test_choice_of_face(browser, server, media):
     changed = np.abs(made - given).mean(axis=(0, 1, 3))
     left, right = np.split(changed, 2)
     assert left.max() < 8 < right.max()
+
+
+def test_examples_stay_when_old_files_are_removed(browser, tmp_path):
+  server = web_server.Server(tmp_path, "--keep_minutes=0.1")
+  try:
+    time.sleep(13)
+    with visit(browser, server) as page:
+      for example, says in (
+        ("Two faces", "2 faces, from left to right"),
+        ("A video says", "one face"),
+      ):
+        page.click(f"text={example}")
+        wait_for(page, "found", says)
+        page.wait_for_selector("#speech >> text=.flac", timeout=_SECONDS)
+  finally:
+    server.stop()
 
 
 def test_a_photo_and_the_microphone(browser, server, media):

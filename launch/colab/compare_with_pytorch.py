@@ -118,7 +118,7 @@ be seen.
 # %%
 from launch import sample
 
-both = at_a_glance.forward(original, converted, sample.clips()[0])
+both = at_a_glance.forward(original, converted, sample.FACE, sample.SPEECH)
 notebook.show(both.picture())
 print(
   f"largest difference {both.largest:.1e} of a range of 1; in the last row it "

@@ -87,8 +87,7 @@ install()
 
 | `CHECKPOINT` | what that is |
 |---|---|
-| `""` | the demo's network. It is trained here first, on faces that the computer paints: 6 to 14 minutes on Colab's CPU, then it is kept. It shows how things work; it has never seen a real face and draws one poorly. |
-| `"grid-small"` | comes with the package, ready at once. It knows one man of the GRID corpus and his fifty-one words; other faces come out smeared. To see it at its best, take its own face and speech: `w2l_jax/released/grid-small/` has `face.mp4` and `speech.flac`. |
+| `"grid-small"` | comes with the package, ready at once. It knows one man of the GRID corpus and his fifty-one words; other faces come out smeared. It is to try this notebook with, on the face and the speech that come with it. |
 | `"runs/gan"` | a folder in which you trained one, with *Train on your own videos* |
 | `"generator.safetensors"` | one file, as made in the last part of this notebook |
 | `"wav2lip_gan.pth"` | PyTorch's file of the original Wav2Lip. It is read as it is; PyTorch is not needed. Its licence forbids commercial use. |
@@ -98,12 +97,9 @@ then its path.
 """
 
 # %% tags=["parameters"]
-CHECKPOINT = ""
-# The demo's size where CHECKPOINT is "": "tiny" is ready in a minute or two and
-# draws only blurs.
-DEMO_SIZE = "small"
+CHECKPOINT = "grid-small"
 # The face and the speech: paths of files, or "upload", which asks for one (in
-# Colab); "" takes rendered ones.
+# Colab); "" takes those that come with grid-small.
 FACE = ""
 SPEECH = ""
 # Whose lips move, where there are several faces: "largest", "central", "all",
@@ -116,9 +112,8 @@ import w2l_jax
 from launch import notebook, sample
 from w2l_jax import face_preview
 
-path = CHECKPOINT or sample.checkpoint(size=DEMO_SIZE)
-syncer = w2l_jax.LipSyncer.from_checkpoint(path)
-print(f"{path}: draws faces of {syncer.config['image_size']} pixels")
+syncer = w2l_jax.LipSyncer.from_checkpoint(CHECKPOINT)
+print(f"{CHECKPOINT}: draws faces of {syncer.config['image_size']} pixels")
 
 # %% [markdown]
 """
@@ -133,12 +128,12 @@ video starts again from its beginning.
 # %%
 face = notebook.chosen(FACE, "the face: a video or a photo")
 speech = notebook.chosen(SPEECH, "the speech: any file with sound")
-face, speech = face or sample.clips()[0], speech or sample.clips()[1]
+face, speech = face or sample.FACE, speech or sample.SPEECH
 notebook.play(face, speech)
 
 # %% [markdown]
 """
-*On the left the face, on the right the video whose speech it will say.*
+*On the left the face, on the right the speech that it will say.*
 
 Which face was found? The green box is the one whose lips will move. If that is
 the wrong one, set `FACES` above to the number in its box, run that cell again,
@@ -168,9 +163,9 @@ notebook.play(face, RESULT)
 *Left: before. Right: after, with the new speech.*
 
 Is it good? Look at the lips when a sound needs them closed: m, b, p. Then look
-at the edge of what was drawn, and at the teeth. With the demo's network on a
-painted face the mouth should open and close with the speech; details are soft,
-because its faces are 48 pixels wide.
+at the edge of what was drawn, and at the teeth. With `grid-small` on its own face
+the mouth should open and close with the speech; it is soft, without teeth, because
+the network is small and was trained for half an hour.
 
 To keep the result:
 """
@@ -231,14 +226,14 @@ from launch import convert_checkpoint
 kept = "runs/generator.safetensors"
 if os.path.exists(kept):
   os.remove(kept)
-convert_checkpoint.convert("generator", path, kept)
+convert_checkpoint.convert("generator", CHECKPOINT, kept)
 again = w2l_jax.LipSyncer.from_checkpoint(kept)
 print(f"{kept}: {os.path.getsize(kept) / 1e6:.1f} MB")
 notebook.download(kept)
 
 # %% [markdown]
 """
-**Next:** *Train on your own videos* makes a network that knows real faces. The
+**Next:** *Train on your own videos* makes a network that knows your faces. The
 same from a terminal: `python -m launch.lipsync --help`; as a page in the
 browser: `python -m launch.web`.
 """

@@ -69,13 +69,14 @@ class Forward:
     return levels.astype(np.uint8)
 
 
-def forward(pth: str, converted: str, clip: str) -> Forward:
-  """Draws faces of a clip with both.
+def forward(pth: str, converted: str, face: str, speech: str) -> Forward:
+  """Draws moments of a face saying something with both.
 
   Args:
     pth: PyTorch's file of a generator, read by PyTorch.
     converted: the same, converted.
-    clip: a video with sound.
+    face: a video.
+    speech: a file with sound; the face says its first seconds.
   """
   variables, config = inference.load_generator(converted)
   loaded = torch.load(pth, map_location="cpu", weights_only=True)
@@ -84,7 +85,7 @@ def forward(pth: str, converted: str, clip: str) -> Forward:
   twin.load_state_dict(
     {k.removeprefix("module."): v for k, v in tensors.items()}
   )
-  crops, mels = _faces_and_speech(clip, config["image_size"])
+  crops, mels = _faces_and_speech(face, speech, config["image_size"])
   inputs = np.asarray(
     network_inputs.generator_faces(*2 * [crops.astype(np.float32) / 255])
   )
@@ -101,13 +102,13 @@ def forward(pth: str, converted: str, clip: str) -> Forward:
   return Forward(theirs.numpy().transpose(0, 2, 3, 1), np.asarray(ours))
 
 
-def _faces_and_speech(clip: str, size: int) -> tuple[np.ndarray, np.ndarray]:
-  """(crops [n, S, S, 3] uint8, mels [n, M, F]) of moments of a clip."""
-  box = face_preview.preview(clip).boxes[0]
-  frames = list(video.frames_at_rate(clip, windows.FPS))
+def _faces_and_speech(face: str, speech: str, size: int) -> tuple:
+  """(crops [n, S, S, 3] uint8, mels [n, M, F]) of moments."""
+  box = face_preview.preview(face).boxes[0]
+  frames = list(video.frames_at_rate(face, windows.FPS))
   chosen = np.linspace(0, len(frames) - 1, _SHOWN).astype(int)
   crops = np.stack([faces.crop(frames[i], box, size) for i in chosen])
-  mel = audio.log_mel(audio.resample(*video.read_audio(clip)))
+  mel = audio.log_mel(audio.resample(*video.read_audio(speech)))
   mels = inference.frame_mels(mel, len(frames), windows.FPS, 16, 0)
   return crops, mels[chosen].astype(np.float32)
 
