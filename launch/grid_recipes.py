@@ -26,12 +26,18 @@ class Run:
     part: of the training clips, see dataset.PARTS.
     expert: the run that a generator learns from.
     what: what it is, for the table.
+    flags: further ones of launch.train.
   """
 
   config: str
   what: str
   part: str = "rest"
   expert: str | None = None
+  flags: tuple[str, ...] = ()
+
+
+def _improved(what: str, *flags: str, expert="expert_contrastive") -> Run:
+  return Run("generator_grid_improved", what, expert=expert, flags=flags)
 
 
 RUNS = {
@@ -49,6 +55,56 @@ RUNS = {
     "gan_grid_improved", "improved, with GAN", expert="expert_contrastive"
   ),
 }
+# The improved recipe without one of its departures from the original's, each;
+# all for ABLATION_STEPS steps, a third of those of RUNS.
+ABLATIONS = {
+  "all": _improved("the improved recipe"),
+  "cosine_bce": _improved(
+    "the expert of the cosine BCE, and its weight",
+    "--config.loss.sync_weight=0.001",
+    "--config.loss.sync_weight_initial=0.001",
+    expert="expert",
+  ),
+  "sync_on": _improved(
+    "the sync loss on from the start", "--config.loss.sync_from_step=0"
+  ),
+  "no_sync": _improved(
+    "no sync loss",
+    "--config.loss.sync_weight=0",
+    "--config.loss.sync_weight_initial=0",
+  ),
+  "few_clips": _improved(
+    "four whole windows a step",
+    "--config.data.batch_size=4",
+    "--config.loss.windows_with_sync=0",
+    "--config.loss.frames_before_sync=5",
+  ),
+  "whole_l1": _improved(
+    "no weight on the mouth's region", "--config.loss.mouth_weight=0"
+  ),
+  "own_ears": _improved(
+    "a speech encoder of its own",
+    "--config.speech_encoder_init=torch",
+    "--config.speech_encoder_frozen=False",
+  ),
+  "ears_learn": _improved(
+    "the expert's speech encoder learns on",
+    "--config.speech_encoder_frozen=False",
+  ),
+  "mel_offset": _improved(
+    "mel windows that begin a frame later",
+    "--config.windows.frame_mel_offset=-1",
+    "--config.windows.inference_mel_offset=-1",
+  ),
+  "near_reference": _improved(
+    "references one frame away", "--config.windows.min_reference_distance=1"
+  ),
+  "no_ema": _improved(
+    "no moving average", "--config.ema_decay=0", "--config.eval.ema=False"
+  ),
+  "original": Run("generator_grid", "the original's recipe", expert="expert"),
+}
+ABLATION_STEPS = {"small": 600, "full": 6_000}
 
 
 def _call(module: str, *arguments: str) -> None:
@@ -99,9 +155,8 @@ def _steps(workdir: str) -> int:
     return 0
 
 
-def _train(folder: str, name: str, size: str, device: str) -> None:
-  """Trains one run to its end."""
-  run, workdir = RUNS[name], os.path.join(folder, name)
+def _train(folder: str, workdir: str, run: Run, size: str, device: str) -> None:
+  """Trains one run to its end; its expert's is in the folder."""
   summary = os.path.join(workdir, "training.json")
   if os.path.exists(summary):
     return
@@ -110,6 +165,7 @@ def _train(folder: str, name: str, size: str, device: str) -> None:
     f"--config={config}",
     f"--config.data.dir={os.path.join(folder, 'data')}",
     f"--config.data.part={run.part}",
+    *run.flags,
     f"--workdir={workdir}",
   ]
   if run.expert:
@@ -118,7 +174,7 @@ def _train(folder: str, name: str, size: str, device: str) -> None:
   before, start = _steps(workdir), time.monotonic()
   _call("launch.train", *arguments)
   if not _steps(workdir):
-    sys.exit(f"{name}: stopped before anything was saved; run again")
+    sys.exit(f"{workdir}: stopped before anything was saved; run again")
   _, steps, config = checkpoints.describe(workdir)
   if steps < config["train"]["num_steps"]:
     sys.exit(f"stopped at step {steps}; run again to go on")
@@ -135,27 +191,39 @@ def _train(folder: str, name: str, size: str, device: str) -> None:
   os.replace(f"{summary}.partial", summary)
 
 
-def _evaluate(folder: str, name: str, clips: int, others: bool) -> None:
-  """Measures one run by its own expert and by the judge."""
-  workdir = os.path.join(folder, name)
-  generator = RUNS[name].expert is not None
+def _measure(
+  folder: str,
+  workdir: str,
+  clips: int,
+  *,
+  judge: str = "",
+  others: bool = False,
+  split: str = "test",
+) -> None:
+  """Measures one run by its own expert, or by a run that is named."""
+  outdir = os.path.join(
+    workdir, "evaluation" + "_others" * others + f"_{judge}" * bool(judge)
+  )
+  if os.path.exists(os.path.join(outdir, "metrics.json")):
+    return
   data = os.path.join(folder, "others" if others else "data")
-  for judge in ("", "judge") if generator else ("",):
-    outdir = os.path.join(
-      workdir, "evaluation" + "_others" * others + f"_{judge}" * bool(judge)
-    )
-    if os.path.exists(os.path.join(outdir, "metrics.json")):
-      continue
-    _call(
-      "launch.evaluate",
-      f"--checkpoint={workdir}",
-      "--split=test",
-      f"--data_dir={data}",
-      f"--config.clips={clips}",
-      f"--outdir={outdir}",
-      *([f"--expert={os.path.join(folder, judge)}"] if judge else []),
-      *(["--ema"] if generator and _averaged(workdir) else []),
-    )
+  _call(
+    "launch.evaluate",
+    f"--checkpoint={workdir}",
+    f"--split={split}",
+    f"--data_dir={data}",
+    f"--config.clips={clips}",
+    f"--outdir={outdir}",
+    *([f"--expert={os.path.join(folder, judge)}"] if judge else []),
+    *(["--ema"] if _averaged(workdir) else []),
+  )
+
+
+def _evaluate(folder: str, name: str, clips: int, others: bool) -> None:
+  """Measures one of RUNS by its own expert and by the judge."""
+  for judge in ("", "judge") if RUNS[name].expert else ("",):
+    workdir = os.path.join(folder, name)
+    _measure(folder, workdir, clips, judge=judge, others=others)
 
 
 def _averaged(workdir: str) -> bool:
@@ -170,12 +238,18 @@ def _prepare(videos: str, data: str, *arguments: str) -> None:
     )
 
 
+def _chosen(only: list[str] | None, runs: dict[str, Run]) -> list[str]:
+  """Returns names of runs in their order; None: all."""
+  for name in only or ():
+    if name not in runs:
+      sys.exit(f"error: --only={name}: expected some of {', '.join(runs)}")
+  return [name for name in runs if not only or name in only]
+
+
 def _with_experts(names: list[str]) -> list[str]:
   """Returns names of runs, and of those that teach and judge them, in order."""
   needed = set(names)
   for name in names:
-    if name not in RUNS:
-      sys.exit(f"error: --only={name}: expected some of {', '.join(RUNS)}")
     if RUNS[name].expert:
       needed |= {RUNS[name].expert, "judge"}
   return [name for name in RUNS if name in needed]
@@ -210,7 +284,7 @@ def run(
   """
   platform, kind = _device()
   size = size or ("small" if platform == "cpu" else "full")
-  names = _with_experts(only or list(RUNS))
+  names = _with_experts(_chosen(only, RUNS))
   _prepare(videos, os.path.join(folder, "data"), f"--splits={splits}")
   if others:
     _prepare(
@@ -220,9 +294,47 @@ def run(
       "--test_fraction=1",
     )
   for name in names:
-    _train(folder, name, size, kind)
+    _train(folder, os.path.join(folder, name), RUNS[name], size, kind)
   for name in names:
     _evaluate(folder, name, clips, others=False)
     if others and RUNS[name].expert:
       _evaluate(folder, name, clips, others=True)
   return results_table.write(folder, {name: RUNS[name].what for name in names})
+
+
+def ablate(
+  folder: str,
+  videos: str,
+  splits: str,
+  *,
+  size: str | None = None,
+  clips: int = 16,
+  only: list[str] | None = None,
+) -> str:
+  """Trains ABLATIONS, and their experts, and writes a table of them.
+
+  They are measured by the judge, on validation clips: what is chosen by them
+  has not seen the test clips.
+
+  Args, raises: as `run`; `only` are names in ABLATIONS.
+
+  Returns:
+    The path of ABLATIONS.md.
+  """
+  platform, kind = _device()
+  size = size or ("small" if platform == "cpu" else "full")
+  names = _chosen(only, ABLATIONS)
+  _prepare(videos, os.path.join(folder, "data"), f"--splits={splits}")
+  experts = {"judge", *(ABLATIONS[name].expert for name in names)}
+  for name in _with_experts(sorted(experts)):
+    _train(folder, os.path.join(folder, name), RUNS[name], size, kind)
+  steps = f"--config.train.num_steps={ABLATION_STEPS[size]}"
+  for name in names:
+    run = ABLATIONS[name]
+    run = dataclasses.replace(run, flags=(*run.flags, steps))
+    workdir = os.path.join(folder, "ablations", name)
+    _train(folder, workdir, run, size, kind)
+    _measure(folder, workdir, clips, judge="judge", split="val")
+  return results_table.write_ablations(
+    folder, {name: run.what for name, run in ABLATIONS.items()}
+  )

@@ -109,6 +109,47 @@ def _generators(folder: str, whats: dict[str, str], others: bool) -> str:
   return _table(["generator", "measure", *_VARIANTS], rows)
 
 
+def write_ablations(folder: str, whats: dict[str, str]) -> str:
+  """Writes ABLATIONS.md: a row for each ablation that has been measured.
+
+  Args:
+    folder: of launch.results_grid.
+    whats: {ablation: what it is}.
+
+  Returns:
+    The path.
+  """
+  columns = {
+    "L1, lower half": ("lower_l1", "reconstructed"),
+    "SSIM, lower half": ("lower_ssim", "reconstructed"),
+    "mouth's opening": ("mouth_correlation", "reconstructed"),
+    "judge, own speech": ("expert_similarity", "reconstructed"),
+    "judge, other speech": ("expert_similarity", "generated"),
+    "judge, real": ("expert_similarity", "real"),
+  }
+  rows = []
+  for name, what in whats.items():
+    workdir = os.path.join(folder, "ablations", name)
+    found = _read(workdir, "evaluation_judge", "metrics.json")
+    if found:
+      training = _read(workdir, "training.json")
+      rows.append(
+        [
+          what,
+          *(
+            _with_interval(found["summary"][measure][variant])
+            for measure, variant in columns.values()
+          ),
+          f"{training['seconds_a_step']:.2f}",
+        ]
+      )
+  path = os.path.join(folder, "ABLATIONS.md")
+  with open(f"{path}.partial", "w") as f:
+    f.write(_table(["", *columns, "s a step"], rows) + "\n")
+  os.replace(f"{path}.partial", path)
+  return path
+
+
 def _off_sync(folder: str, whats: dict[str, str]) -> dict[str, list[dict]]:
   """Returns {run or "real": [{"step": shift, panel: similarity}]}."""
   found: dict[str, list[dict]] = {}

@@ -42,7 +42,12 @@ def calls(monkeypatch, tmp_path):
         "stage": stage,
         "summary": {
           name: {v: figure for v in VARIANTS}
-          for name in ("lower_l1", "expert_similarity")
+          for name in (
+            "lower_l1",
+            "lower_ssim",
+            "mouth_correlation",
+            "expert_similarity",
+          )
         },
         "curves": {
           "expert_similarity": dict.fromkeys(
@@ -114,6 +119,47 @@ def test_all_in_order_and_nothing_twice(calls, tmp_path):
 def test_an_unknown_run_is_named(tmp_path):
   with pytest.raises(SystemExit, match="--only=wgan: expected some of judge, "):
     grid_recipes.run(str(tmp_path), "GRID", "GRID/splits", only=["wgan"])
+
+
+def test_an_ablation_changes_what_it_names():
+  """Its flags are of the config, and differ from the recipe's values."""
+  for name, run in grid_recipes.ABLATIONS.items():
+    module = importlib.import_module(f"configs.{run.config}")
+    config = module.get_config("small")
+    assert run.expert in grid_recipes.RUNS
+    assert bool(run.flags) == (name not in ("all", "original"))
+    for flag in run.flags:
+      field, value = flag.removeprefix("--config.").split("=")
+      for part in field.split("."):
+        config = config[part]
+      assert str(config) != value, flag
+      config = module.get_config("small")
+
+
+def test_ablations(calls, tmp_path):
+  folder = str(tmp_path / "results")
+  path = grid_recipes.ablate(
+    folder, "GRID", "GRID/splits", only=["all", "cosine_bce"]
+  )
+  workdirs = [
+    a.rsplit("/", 1)[1]
+    for call in calls
+    if call[0] == "launch.train"
+    for a in call
+    if a.startswith("--workdir=")
+  ]
+  assert workdirs == [
+    "judge", "expert", "expert_contrastive", "all", "cosine_bce",
+  ]  # fmt: skip
+  assert [c[0] for c in calls].count("launch.evaluate") == 2
+  assert "--split=val" in calls[-1] and "--config.clips=16" in calls[-1]
+  assert "--config.train.num_steps=600" in calls[-2]
+  assert "--config.loss.sync_weight=0.001" in calls[-2]
+  with open(path) as f:
+    assert "| the improved recipe | 0.250 (0.200 to 0.300) |" in f.read()
+  count = len(calls)
+  grid_recipes.ablate(folder, "GRID", "GRID/splits", only=["all"])
+  assert len(calls) == count
 
 
 def test_a_generator_brings_its_experts():
