@@ -59,12 +59,7 @@ RUNS = {
 # all for ABLATION_STEPS steps, a third of those of RUNS.
 ABLATIONS = {
   "all": _improved("the improved recipe"),
-  "cosine_bce": _improved(
-    "the expert of the cosine BCE, and its weight",
-    "--config.loss.sync_weight=0.001",
-    "--config.loss.sync_weight_initial=0.001",
-    expert="expert",
-  ),
+  "cosine_bce": _improved("the expert of the cosine BCE", expert="expert"),
   "sync_on": _improved(
     "the sync loss on from the start", "--config.loss.sync_from_step=0"
   ),
@@ -72,6 +67,16 @@ ABLATIONS = {
     "no sync loss",
     "--config.loss.sync_weight=0",
     "--config.loss.sync_weight_initial=0",
+  ),
+  "weak_sync": _improved(
+    "a third of the sync loss",
+    "--config.loss.sync_weight=0.0003",
+    "--config.loss.sync_weight_initial=0.0003",
+  ),
+  "strong_sync": _improved(
+    "three times the sync loss",
+    "--config.loss.sync_weight=0.003",
+    "--config.loss.sync_weight_initial=0.003",
   ),
   "few_clips": _improved(
     "four whole windows a step",
