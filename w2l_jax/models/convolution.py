@@ -3,8 +3,7 @@
 XLA's CPU backend takes the gradient by a kernel as one convolution with the
 whole map for its kernel: at large maps five times as slow as the forward pass,
 and a sum of so many terms in a row that it loses a digit.  There the gradient
-is written as matrix products here, image by image.  The gradient by the input
-of a convolution with strides is taken in phases.  In inference, large 3x3
+is written as matrix products here, image by image.  In inference, large 3x3
 convolutions are Winograd's and large transposed ones are matrix products.
 Accelerators keep XLA's own of all these, except that a transposed convolution
 is its four phases everywhere.  docs/PERFORMANCE.md has the figures; layers.py
@@ -51,85 +50,12 @@ def _conv2d_forward(x, kernel, strides, padding):
 
 def _conv2d_backward(strides, padding, saved, y_grad):
   x, kernel = saved
-  x_grad = input_gradient(y_grad, kernel, x.shape[1:3], strides, padding)
+  _, input_vjp = jax.vjp(lambda x: _convolution(x, kernel, strides, padding), x)
   kernel_grad = kernel_gradient(x, y_grad, kernel.shape[:2], strides, padding)
-  return x_grad, kernel_grad
+  return (*input_vjp(y_grad), kernel_grad)
 
 
 conv2d.defvjp(_conv2d_forward, _conv2d_backward)
-
-
-def input_gradient(
-  y_grad: jax.Array,
-  kernel: jax.Array,
-  size: tuple[int, int],
-  strides: tuple[int, int],
-  padding: Padding,
-) -> jax.Array:
-  """The gradient of `conv2d` by its input.
-
-  Args:
-    y_grad: [N, H', W', C'], the gradient by its output.
-    kernel: [h, w, C, C'].
-    size: H and W of its input.
-    strides, padding: its own.
-
-  Returns:
-    [N, H, W, C].
-  """
-
-  def native(y_grad, kernel):
-    x = jnp.zeros((len(y_grad), *size, kernel.shape[2]), y_grad.dtype)
-    _, vjp = jax.vjp(lambda x: _convolution(x, kernel, strides, padding), x)
-    return vjp(y_grad)[0]
-
-  def by_phases(y_grad, kernel):
-    return _transposed(y_grad, kernel, size, strides, padding)
-
-  if strides == (1, 1):
-    return native(y_grad, kernel)
-  return jax.lax.platform_dependent(
-    y_grad, kernel, cpu=by_phases, default=native
-  )
-
-
-def _transposed(y, kernel, size, strides, padding) -> jax.Array:
-  """`input_gradient` phase by phase.
-
-  Rows and columns of the result whose numbers leave the same remainders by the
-  strides are a convolution of `y` by the taps that meet them: no zeros are put
-  between the pixels of `y`, most of which would be multiplied.
-  """
-
-  def phases(axis):
-    """For each remainder: (slice of its taps, their number, the padding)."""
-    stride, (before, _) = strides[axis], padding[axis]
-    pixels, taps = -(-size[axis] // stride), kernel.shape[axis]
-    for remainder in range(stride):
-      first = (remainder + before) % stride
-      count = len(range(first, taps, stride))
-      # By tap `first`, pixel m meets y's pixel m + last; by the next, the one
-      # before.
-      last = (remainder + before) // stride
-      around = (count - 1 - last, pixels + last - y.shape[1 + axis])
-      yield slice(first, None, stride), count, around
-
-  rows = []
-  for row_taps, height, rows_around in phases(0):
-    columns = []
-    for column_taps, width, columns_around in phases(1):
-      if height and width:
-        taps = kernel[row_taps, column_taps][::-1, ::-1].swapaxes(2, 3)
-        part = _convolution(y, taps, (1, 1), (rows_around, columns_around))
-      else:  # Strides larger than the kernel step over these pixels.
-        pixels = (-(-s // t) for s, t in zip(size, strides, strict=True))
-        part = jnp.zeros((len(y), *pixels, kernel.shape[2]), y.dtype)
-      columns.append(part)
-    rows.append(jnp.stack(columns, axis=3))
-  x = jnp.stack(rows, axis=2)
-  n, h, row_stride, w, column_stride, c = x.shape
-  x = x.reshape(n, h * row_stride, w * column_stride, c)
-  return x[:, : size[0], : size[1]]
 
 
 def kernel_gradient(
@@ -240,17 +166,22 @@ def conv_transpose_stride2(x: jax.Array, kernel: jax.Array) -> jax.Array:
   Returns:
     [N, 2H, 2W, C'].
   """
-  size = (2 * x.shape[1], 2 * x.shape[2])
-  return _transposed(x, _flipped(kernel), size, *_STRIDE2)
+  even, odd = slice(1, 2), slice(0, 3, 2)
+
+  def phase(rows, columns):
+    taps = kernel[rows, columns]
+    padding = ((0, taps.shape[0] - 1), (0, taps.shape[1] - 1))
+    return _convolution(x, taps, (1, 1), padding)
+
+  rows = [
+    jnp.stack([phase(row, even), phase(row, odd)], axis=3)
+    for row in (even, odd)
+  ]
+  n, h, w, _ = x.shape
+  return jnp.stack(rows, axis=2).reshape(n, 2 * h, 2 * w, kernel.shape[-1])
 
 
-# Strides and padding of the convolution that it is the transpose of.
 _STRIDE2 = ((2, 2), ((1, 0), (1, 0)))
-
-
-def _flipped(kernel) -> jax.Array:
-  """That convolution's kernel, [3, 3, C', C]."""
-  return kernel[::-1, ::-1].swapaxes(2, 3)
 
 
 def _conv_transpose_forward(x, kernel):
@@ -259,7 +190,8 @@ def _conv_transpose_forward(x, kernel):
 
 def _conv_transpose_backward(saved, y_grad):
   x, kernel = saved
-  x_grad = _convolution(y_grad, _flipped(kernel), *_STRIDE2)
+  flipped = kernel[::-1, ::-1].swapaxes(2, 3)
+  x_grad = _convolution(y_grad, flipped, *_STRIDE2)
   flipped_grad = kernel_gradient(y_grad, x, (3, 3), *_STRIDE2)
   return x_grad, flipped_grad.swapaxes(2, 3)[::-1, ::-1]
 
