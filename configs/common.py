@@ -291,15 +291,13 @@ def improved(
   Whether it is better on GRID, launch.results_grid tells.
   """
   config = expert_led(config)
-  # A third of the demo's: there, the mouths of one minute had to be had in
-  # minutes.  At 0.003 it draws what its own expert likes, the independent judge
-  # and L1 less: 0.680 and 0.0262, at 0.001 0.691 and 0.0251 (300 more steps of
-  # a trained generator, 16 test clips).
+  # A third of the demo's, whose mouths had to be had in minutes.  At 0.003 it
+  # draws what its own expert likes, the independent judge and L1 less: 0.680
+  # and 0.0262, at 0.001 0.691 and 0.0251 (300 more steps of a trained
+  # generator, 16 clips).
   config.loss.sync_weight_initial = config.loss.sync_weight = 0.001
   # The mouth's own next frames would show it what to draw.
   config.windows.min_reference_distance = 5
-  config.ema_decay = 0.995
-  config.eval.ema = True
   if size != "tiny":
     config.data.batch_size = 12 if size == "small" else 32
     config.loss.windows_with_sync = config.data.batch_size // 4

@@ -104,8 +104,10 @@ ABLATIONS = {
   "near_reference": _improved(
     "references one frame away", "--config.windows.min_reference_distance=1"
   ),
-  "no_ema": _improved(
-    "no moving average", "--config.ema_decay=0", "--config.eval.ema=False"
+  "ema": _improved(
+    "a moving average of the params, and its evaluation",
+    "--config.ema_decay=0.995",
+    "--config.eval.ema=True",
   ),
   "original": Run("generator_grid", "the original's recipe", expert="expert"),
 }
