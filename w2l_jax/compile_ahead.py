@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import jax
 import jax.extend
 import numpy as np
+from jax.interpreters import partial_eval
 
 from w2l_jax import audio, sharding, train_expert, train_generator
 
@@ -27,8 +28,8 @@ _USABLE = 0.95
 # Windows for each device and part of the width that --fit compiles.
 _FIT_BATCH, _FIT_WIDTH = 8, 0.25
 # So much more the full step takes for what its convolutions put out: with GAN,
-# 2751 MB for 3759 (16 windows a device), the narrow one 730 MB for 1280 (8).
-_FULL_WIDTH_SHARE = 1.28
+# 2751 MB for 3316 (16 windows a device), the narrow one 730 MB for 1180 (8).
+_FULL_WIDTH_SHARE = 1.34
 # What one axis of an array in a TPU's memory is filled up to.
 _LANES = 128
 _COLLECTIVE = re.compile(
@@ -132,11 +133,21 @@ def laid_out(shape: tuple[int, ...], itemsize: int) -> int:
 
 
 def _convolutions(jaxpr) -> Iterator[jax.core.ShapedArray]:
-  """Yields the outputs of all convolutions, also of inner functions."""
+  """Yields the outputs of all convolutions, also of inner functions.
+
+  Where `jax.lax.platform_dependent` has something else for CPUs, those of the
+  other platforms.
+  """
+  platforms = set()
   for equation in jaxpr.eqns:
-    if equation.primitive.name == "conv_general_dilated":
+    name, params = equation.primitive.name, equation.params
+    if name == "platform_index":
+      platforms.update(equation.outvars)
+    elif name == "conv_general_dilated":
       yield equation.outvars[0].aval
-    for inner in jax.extend.core.jaxprs_in_params(equation.params):
+    elif name == "cond" and equation.invars[0] in platforms:
+      params = {"branches": params["branches"][-1:]}  # The default is the last.
+    for inner in jax.extend.core.jaxprs_in_params(params):
       yield from _convolutions(inner)
 
 
@@ -150,10 +161,10 @@ def convolution_bytes(config, expert_config) -> int:
   traced = jitted_step(config, expert_config, mesh).trace(
     *abstract_arguments(config, expert_config)
   )
-  return sum(
-    laid_out(x.shape, x.dtype.itemsize)
-    for x in _convolutions(traced.jaxpr.jaxpr)
-  )
+  jaxpr = traced.jaxpr.jaxpr
+  # Without what the gradients of the convolutions trace and do not use.
+  jaxpr, _ = partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))
+  return sum(laid_out(x.shape, x.dtype.itemsize) for x in _convolutions(jaxpr))
 
 
 def largest_batch(config, expert_config, devices, memory: int) -> dict:

@@ -3,17 +3,19 @@
 XLA's CPU backend takes the gradient by a kernel as one convolution with the
 whole map for its kernel: at large maps five times as slow as the forward pass,
 and a sum of so many terms in a row that it loses a digit.  There the gradient
-is written as matrix products here, image by image.  In inference, large 3x3
-convolutions are Winograd's and large transposed ones are matrix products.
-Accelerators keep XLA's own of all these, except that a transposed convolution
-is its four phases everywhere.  docs/PERFORMANCE.md has the figures; layers.py
-has the blocks that call this.
+is written as matrix products here, image by image.  Most 3x3 convolutions and
+their gradients are Winograd's (winograd.py), and in inference large transposed
+ones are matrix products.  Accelerators keep XLA's own of all these, except that
+a transposed convolution is its four phases everywhere.  docs/PERFORMANCE.md has
+the figures; layers.py has the blocks that call this.
 """
 
 import functools
 
 import jax
 import jax.numpy as jnp
+
+from w2l_jax.models import winograd
 
 _NHWC = ("NHWC", "HWIO", "NHWC")
 
@@ -26,11 +28,56 @@ def _convolution(x, kernel, strides, padding) -> jax.Array:
   )
 
 
+_SAME = ((1, 1), ((1, 1), (1, 1)))
+
+# Pixels of a map: below the first number, tiles do not pay; from the second on,
+# those of 4x4 outputs are faster than those of 2x2 (below, it is the kernel's
+# transform that takes the time).
+_LEAST_TILED_MAP, _LEAST_MAP_OF_LARGE_TILES = 36, 144
+
+
+def _is_winograds(x, kernel_shape, strides, padding) -> bool:
+  """Whether a CPU is faster by Winograd's algorithm."""
+  (h, w, c_in, c_out), pixels = kernel_shape, x.shape[1] * x.shape[2]
+  return (
+    (h, w) == (3, 3)
+    and (strides, padding) == _SAME
+    and pixels >= _LEAST_TILED_MAP
+    and min(c_in, c_out) >= 32
+    and x.dtype == jnp.float32
+    and jax.device_count() == 1  # See `kernel_gradient`.
+  )
+
+
+def _large_tiles(x) -> int:
+  return 4 if x.shape[1] * x.shape[2] >= _LEAST_MAP_OF_LARGE_TILES else 2
+
+
+def _convolution_by_tiles(x, kernel, strides, padding, tile) -> jax.Array:
+  """A convolution, by tiles of that side where a CPU is faster by them."""
+
+  def native(x, kernel):
+    return _convolution(x, kernel, strides, padding)
+
+  if not _is_winograds(x, kernel.shape, strides, padding):
+    return native(x, kernel)
+  return jax.lax.platform_dependent(
+    x,
+    kernel,
+    cpu=functools.partial(winograd.conv2d, m=tile),
+    default=native,
+  )
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def conv2d(
   x: jax.Array, kernel: jax.Array, strides: tuple[int, int], padding: Padding
 ) -> jax.Array:
   """A convolution, as `jax.lax.conv_general_dilated` has it.
+
+  On a CPU, 3x3 convolutions are Winograd's, in tiles that round less than XLA's
+  own; so are the gradients, that by the kernel in larger tiles, which round no
+  more than PyTorch's.
 
   Args:
     x: [N, H, W, C].
@@ -41,21 +88,98 @@ def conv2d(
   Returns:
     [N, H', W', C'].
   """
-  return _convolution(x, kernel, strides, padding)
+  return _convolution_by_tiles(x, kernel, strides, padding, 2)
 
 
 def _conv2d_forward(x, kernel, strides, padding):
-  return _convolution(x, kernel, strides, padding), (x, kernel)
+  return conv2d(x, kernel, strides, padding), (x, kernel)
 
 
 def _conv2d_backward(strides, padding, saved, y_grad):
   x, kernel = saved
-  _, input_vjp = jax.vjp(lambda x: _convolution(x, kernel, strides, padding), x)
+  x_grad = input_gradient(y_grad, kernel, x.shape[1:3], strides, padding)
   kernel_grad = kernel_gradient(x, y_grad, kernel.shape[:2], strides, padding)
-  return (*input_vjp(y_grad), kernel_grad)
+  return x_grad, kernel_grad
 
 
 conv2d.defvjp(_conv2d_forward, _conv2d_backward)
+
+
+def input_gradient(
+  y_grad: jax.Array,
+  kernel: jax.Array,
+  size: tuple[int, int],
+  strides: tuple[int, int],
+  padding: Padding,
+) -> jax.Array:
+  """The gradient of `conv2d` by its input.
+
+  Args:
+    y_grad: [N, H', W', C'], the gradient by its output.
+    kernel: [h, w, C, C'].
+    size: H and W of its input.
+    strides, padding: its own.
+
+  Returns:
+    [N, H, W, C].
+  """
+
+  def native(y_grad, kernel):
+    x = jnp.zeros((len(y_grad), *size, kernel.shape[2]), y_grad.dtype)
+    _, vjp = jax.vjp(lambda x: _convolution(x, kernel, strides, padding), x)
+    return vjp(y_grad)[0]
+
+  def by_phases(y_grad, kernel):
+    return _transposed(y_grad, kernel, size, strides, padding)
+
+  if (strides, padding) == _SAME and kernel.shape[:2] == (3, 3):
+    return _convolution_by_tiles(y_grad, _flipped(kernel), *_SAME, 2)
+  # Narrow ones are quick either way; in phases, XLA's are not the same bits
+  # each time.
+  if strides == (1, 1) or min(kernel.shape[2:]) < 32:
+    return native(y_grad, kernel)
+  return jax.lax.platform_dependent(
+    y_grad, kernel, cpu=by_phases, default=native
+  )
+
+
+def _transposed(y, kernel, size, strides, padding) -> jax.Array:
+  """`input_gradient` phase by phase.
+
+  Rows and columns of the result whose numbers leave the same remainders by the
+  strides are a convolution of `y` by the taps that meet them: no zeros are put
+  between the pixels of `y`, most of which would be multiplied.
+  """
+
+  def phases(axis):
+    """For each remainder: (slice of its taps, their number, the padding)."""
+    stride, (before, _) = strides[axis], padding[axis]
+    pixels, taps = -(-size[axis] // stride), kernel.shape[axis]
+    for remainder in range(stride):
+      first = (remainder + before) % stride
+      count = len(range(first, taps, stride))
+      # By tap `first`, pixel m meets y's pixel m + last; by the next, the one
+      # before.
+      last = (remainder + before) // stride
+      around = (count - 1 - last, pixels + last - y.shape[1 + axis])
+      yield slice(first, None, stride), count, around
+
+  rows = []
+  for row_taps, height, rows_around in phases(0):
+    columns = []
+    for column_taps, width, columns_around in phases(1):
+      if height and width:
+        taps = kernel[row_taps, column_taps][::-1, ::-1].swapaxes(2, 3)
+        part = _convolution(y, taps, (1, 1), (rows_around, columns_around))
+      else:  # Strides larger than the kernel step over these pixels.
+        pixels = (-(-s // t) for s, t in zip(size, strides, strict=True))
+        part = jnp.zeros((len(y), *pixels, kernel.shape[2]), y.dtype)
+      columns.append(part)
+    rows.append(jnp.stack(columns, axis=3))
+  x = jnp.stack(rows, axis=2)
+  n, h, row_stride, w, column_stride, c = x.shape
+  x = x.reshape(n, h * row_stride, w * column_stride, c)
+  return x[:, : size[0], : size[1]]
 
 
 def kernel_gradient(
@@ -100,6 +224,10 @@ def kernel_gradient(
     )
     return jax.lax.scan(add, total, (x, y_grad))[0].astype(x.dtype)
 
+  kernel_shape = (*kernel_size, x.shape[-1], y_grad.shape[-1])
+  if _is_winograds(x, kernel_shape, strides, padding):
+    products = functools.partial(winograd.kernel_gradient, m=_large_tiles(x))
+    return jax.lax.platform_dependent(x, y_grad, cpu=products, default=native)
   # Below this, building the products' operands takes longer than it saves.
   if y_grad.shape[1] * y_grad.shape[2] < 64 or x.shape[-1] < 4:
     return native(x, y_grad)
@@ -166,22 +294,17 @@ def conv_transpose_stride2(x: jax.Array, kernel: jax.Array) -> jax.Array:
   Returns:
     [N, 2H, 2W, C'].
   """
-  even, odd = slice(1, 2), slice(0, 3, 2)
-
-  def phase(rows, columns):
-    taps = kernel[rows, columns]
-    padding = ((0, taps.shape[0] - 1), (0, taps.shape[1] - 1))
-    return _convolution(x, taps, (1, 1), padding)
-
-  rows = [
-    jnp.stack([phase(row, even), phase(row, odd)], axis=3)
-    for row in (even, odd)
-  ]
-  n, h, w, _ = x.shape
-  return jnp.stack(rows, axis=2).reshape(n, 2 * h, 2 * w, kernel.shape[-1])
+  size = (2 * x.shape[1], 2 * x.shape[2])
+  return _transposed(x, _flipped(kernel), size, *_STRIDE2)
 
 
+# Strides and padding of the convolution that it is the transpose of.
 _STRIDE2 = ((2, 2), ((1, 0), (1, 0)))
+
+
+def _flipped(kernel) -> jax.Array:
+  """The kernel [h, w, C', C] of the transpose of a convolution by `kernel`."""
+  return kernel[::-1, ::-1].swapaxes(2, 3)
 
 
 def _conv_transpose_forward(x, kernel):
@@ -190,10 +313,9 @@ def _conv_transpose_forward(x, kernel):
 
 def _conv_transpose_backward(saved, y_grad):
   x, kernel = saved
-  flipped = kernel[::-1, ::-1].swapaxes(2, 3)
-  x_grad = _convolution(y_grad, flipped, *_STRIDE2)
+  x_grad = _convolution(y_grad, _flipped(kernel), *_STRIDE2)
   flipped_grad = kernel_gradient(y_grad, x, (3, 3), *_STRIDE2)
-  return x_grad, flipped_grad.swapaxes(2, 3)[::-1, ::-1]
+  return x_grad, _flipped(flipped_grad)
 
 
 conv_transpose_stride2.defvjp(_conv_transpose_forward, _conv_transpose_backward)
@@ -250,108 +372,13 @@ def _conv_transpose_by_product(x, kernel) -> jax.Array:
   return y.reshape(2 * h, 2 * w, c_out)
 
 
-# Winograd's transforms for 4x4 outputs of a 3x3 kernel, at the points 0, 1, -1,
-# 2, -2 and infinity: of the input, the kernel and the output (Lavin and Gray,
-# "Fast Algorithms for Convolutional Neural Networks", 2015, section 4.3).
-_INPUT_TRANSFORM = (
-  (4, 0, -5, 0, 1, 0),
-  (0, -4, -4, 1, 1, 0),
-  (0, 4, -4, -1, 1, 0),
-  (0, -2, -1, 2, 1, 0),
-  (0, 2, -1, -2, 1, 0),
-  (0, 4, 0, -5, 0, 1),
-)
-_KERNEL_TRANSFORM = (
-  (1 / 4, 0, 0),
-  (-1 / 6, -1 / 6, -1 / 6),
-  (-1 / 6, 1 / 6, -1 / 6),
-  (1 / 24, 1 / 12, 1 / 6),
-  (1 / 24, -1 / 12, 1 / 6),
-  (0, 0, 1),
-)
-_OUTPUT_TRANSFORM = (
-  (1, 1, 1, 1, 1, 0),
-  (0, 1, -1, 2, -2, 0),
-  (0, 1, 1, 4, 4, 0),
-  (0, 1, -1, 8, -8, 1),
-)
-# Numbers of a map that are transformed together: 5 MB, which stay in cache.
-_WINOGRAD_BLOCK = 1_200_000
-# Pixels of the smallest map for it: below, it is the kernel's transform that
-# takes the time.
-_LEAST_WINOGRAD_MAP = 144
-
-
 def conv2d_for_inference(
   x: jax.Array, kernel: jax.Array, strides: tuple[int, int], padding: Padding
 ) -> jax.Array:
-  """`conv2d`, by Winograd's algorithm where a CPU is faster by it.
+  """`conv2d`, on a CPU in larger tiles.
 
-  That is a quarter of the multiplications and five times the rounding error,
-  3e-6: too much for training beside PyTorch, a hundredth of a level in a
-  picture.  Arguments and result are those of `conv2d`.
+  They round two to three times as much: too much for training beside PyTorch, a
+  hundredth of a level in a picture.  Arguments and result are those of
+  `conv2d`.
   """
-  _, h, w, c_in = x.shape
-  if (
-    kernel.shape[:2] != (3, 3)
-    or strides != (1, 1)
-    or padding != ((1, 1), (1, 1))
-    or h * w < _LEAST_WINOGRAD_MAP
-    or c_in < 32
-    or kernel.shape[-1] < 32
-    or x.dtype != jnp.float32
-    or jax.device_count() > 1  # See `kernel_gradient`.
-  ):
-    return conv2d(x, kernel, strides, padding)
-  return jax.lax.platform_dependent(
-    x,
-    kernel,
-    cpu=_winograd,
-    default=lambda x, kernel: conv2d(x, kernel, strides, padding),
-  )
-
-
-def _winograd(x, kernel) -> jax.Array:
-  n, h, w, c_in = x.shape
-  # Adding taps up, not a product with the transform: a tenth of the time.
-  rows = jnp.stack(_combined(_KERNEL_TRANSFORM, list(kernel)))
-  kernel = jnp.stack(
-    _combined(_KERNEL_TRANSFORM, [rows[:, j] for j in range(3)])
-  ).reshape(36, *kernel.shape[2:])
-  most = max(1, _WINOGRAD_BLOCK // (h * w * c_in))
-  images = max(k for k in range(1, min(n, most) + 1) if n % k == 0)
-  if images == n:
-    return _winograd_block(x, kernel)
-  blocks = x.reshape(n // images, images, h, w, c_in)
-  y = jax.lax.map(lambda block: _winograd_block(block, kernel), blocks)
-  return y.reshape(n, h, w, -1)
-
-
-def _winograd_block(x, kernel) -> jax.Array:
-  """A 3x3 convolution of some images as 36 matrix products, one a point."""
-  n, h, w, c_in = x.shape
-  rows, columns = -(-h // 4), -(-w // 4)
-  below, right = 4 * rows - h, 4 * columns - w
-  x = jnp.pad(x, ((0, 0), (1, 1 + below), (1, 1 + right), (0, 0)))
-  by_row = jnp.stack(
-    _combined(_INPUT_TRANSFORM, [x[:, i::4][:, :rows] for i in range(6)])
-  )
-  tiles = jnp.stack(
-    _combined(
-      _INPUT_TRANSFORM,
-      [by_row[:, :, :, j::4][:, :, :, :columns] for j in range(6)],
-    )
-  ).reshape(36, n * rows * columns, c_in)
-  products = jax.lax.dot_general(tiles, kernel, (((2,), (1,)), ((0,), (0,))))
-  products = products.reshape(6, 6, n, rows, columns, -1)
-  by_column = jnp.stack(_combined(_OUTPUT_TRANSFORM, list(products)), axis=4)
-  y = jnp.stack(_combined(_OUTPUT_TRANSFORM, list(by_column)), axis=2)
-  return y.reshape(n, 4 * rows, 4 * columns, -1)[:, :h, :w]
-
-
-def _combined(matrix, arrays) -> list[jax.Array]:
-  """Returns one linear combination of the arrays for each row of a matrix."""
-  return [
-    sum(a if c == 1 else a * c for c, a in zip(row, arrays, strict=True) if c)
-    for row in matrix
-  ]
+  return _convolution_by_tiles(x, kernel, strides, padding, _large_tiles(x))
