@@ -12,6 +12,7 @@ SETTINGS = {
   "3x3": (12, 13, (3, 3), (1, 1), ((1, 1), (1, 1))),
   "stem": (19, 17, (7, 7), (1, 1), ((3, 3), (3, 3))),
   "halving": (24, 24, (3, 3), (2, 2), ((1, 1), (1, 1))),
+  "5x5": (14, 12, (5, 5), (1, 1), ((2, 2), (2, 2))),
   "lips": (20, 24, (5, 5), (1, 2), ((1, 1), (1, 1))),
   "speech": (26, 31, (3, 3), (3, 1), ((1, 1), (1, 1))),
   "speech's last": (27, 25, (3, 3), (3, 2), ((1, 1), (1, 1))),
@@ -158,7 +159,7 @@ def test_accelerators_keep_their_own_3x3_convolutions():
     assert text.count("stablehlo.convolution") == count
 
 
-@pytest.mark.parametrize("m", [2, 4])
+@pytest.mark.parametrize(("m", "r"), [(2, 3), (4, 3), (2, 5)])
 @pytest.mark.parametrize(
   ("images", "size", "channels"),
   [
@@ -168,19 +169,19 @@ def test_accelerators_keep_their_own_3x3_convolutions():
     (2, (7, 9), (32, 64)),
   ],
 )
-def test_winograds_algorithm(images, size, channels, m):
+def test_winograds_algorithm(images, size, channels, m, r):
   """Against sums in float64, which it equals but for rounding.
 
   In blocks of all images and of one; sides that are not whole tiles.
   """
   rng = np.random.default_rng(0)
   x = rng.normal(size=(images, *size, channels[0]))
-  kernel = rng.normal(size=(3, 3, *channels))
+  kernel = rng.normal(size=(r, r, *channels))
   y_grad = rng.normal(size=(images, *size, channels[1]))
-  padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+  padded = np.pad(x, ((0, 0), (r // 2,) * 2, (r // 2,) * 2, (0, 0)))
   y, kernel_grad = np.zeros_like(y_grad), np.zeros_like(kernel)
-  for i in range(3):
-    for j in range(3):
+  for i in range(r):
+    for j in range(r):
       moved = padded[:, i : i + size[0], j : j + size[1]]
       y += moved @ kernel[i, j]
       kernel_grad[i, j] = np.tensordot(moved, y_grad, ((0, 1, 2),) * 2)
@@ -190,7 +191,7 @@ def test_winograds_algorithm(images, size, channels, m):
     found = jax.jit(
       lambda x, kernel, y_grad: (
         winograd.conv2d(x, kernel, m),
-        winograd.kernel_gradient(x, y_grad, m),
+        winograd.kernel_gradient(x, y_grad, m, r),
       )
     )(*arrays)
     return [
@@ -198,7 +199,7 @@ def test_winograds_algorithm(images, size, channels, m):
       for a, b in zip(found, (y, kernel_grad), strict=True)
     ]
 
-  assert max(errors(jnp.float32)) <= {2: 1e-6, 4: 3e-6}[m]
+  assert max(errors(jnp.float32)) <= (1e-6 if m + r == 5 else 4e-6)
   with jax.enable_x64(True):
     assert max(errors(jnp.float64)) <= 1e-14
 

@@ -23,6 +23,7 @@ from w2l_jax import (
   dataset,
   inference,
   input_pipeline,
+  losses,
   metrics,
   sharding,
   train_expert,
@@ -33,6 +34,41 @@ from w2l_jax import (
 from w2l_jax.checkpoint_store import CheckpointStore
 from w2l_jax.models import audio_encoder
 from w2l_jax.train_state import adam_of, make_optimizer
+
+
+@pytest.mark.parametrize("form", ["non_saturating", "saturating"])
+def test_one_pass_back_serves_both_sides(form):
+  """As the two losses' own gradients, also where the discriminator is sure."""
+  rng = np.random.default_rng(0)
+  real, fake = rng.random((2, 6, 4, 4, 3)).astype(np.float32)
+  params = {
+    "hidden": rng.normal(size=(48, 8)).astype(np.float32),
+    "last": rng.normal(size=(8, 1)).astype(np.float32),
+  }
+  # What the frames' logits are moved by: D(fake) is 1 to 1e-90.
+  moves = jnp.array([0.0, 3.0, -3.0, 60.0, -60.0, -200.0])[:, None]
+
+  def judge(params, frames):
+    hidden = jnp.tanh(frames.reshape(6, -1) @ params["hidden"])
+    return hidden @ params["last"] + moves
+
+  def adversarial(fake):
+    return losses.generator_adversarial_loss(judge(params, fake), form)
+
+  def own(params):
+    return losses.discriminator_loss(judge(params, real), judge(params, fake))
+
+  grads, fake_grad, terms = train_generator.opposed_gradients(
+    judge, params, real, fake, form
+  )
+  value, expected = jax.value_and_grad(own)(params)
+  assert terms["loss_discriminator"] == value
+  assert terms["loss_adversarial"] == adversarial(fake)
+  for a, b in zip(*map(jax.tree.leaves, (grads, expected)), strict=True):
+    np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
+  expected = jax.grad(adversarial)(fake)
+  for a, b in zip(fake_grad, expected, strict=True):
+    np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6 * np.abs(b).max())
 
 
 def test_gan_trains(gan_run, data_dir):

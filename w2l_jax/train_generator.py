@@ -253,6 +253,48 @@ def _drawn_part(config, sync: bool) -> Callable:
   return drawn_part
 
 
+# Where the discriminator is sure, its loss's gradient by the logit vanishes; so
+# small a one is nothing to Adam, whose epsilon is 1e-8, and still far above
+# float32's smallest number.
+_LEAST_LOGIT_GRADIENT = 1e-20
+
+
+def opposed_gradients(
+  judge: Callable, params, real: jax.Array, fake: jax.Array, form: str
+) -> tuple:
+  """What both sides of the game learn from some frames.
+
+  The discriminator judges every frame by itself.  So what its own loss and the
+  adversarial loss say of a generated frame differs by one number, the ratio of
+  their gradients by the frame's logit, and one pass back through the
+  discriminator serves both.
+
+  Args:
+    judge: judge(params, frames) -> logits [N, 1].
+    params: the discriminator's.
+    real, fake: [N, S, S, 3].
+    form: of losses.generator_adversarial_loss.
+
+  Returns:
+    (gradients of the discriminator's loss by its params, gradient of the
+    adversarial loss by `fake`, both losses as metrics).
+  """
+  fake_logits, fake_pull_back = jax.vjp(judge, params, fake)
+  real_logits, real_pull_back = jax.vjp(lambda p: judge(p, real), params)
+  adversarial, by_adversarial = jax.value_and_grad(
+    losses.generator_adversarial_loss
+  )(fake_logits, form)
+  own, (by_real, by_fake) = jax.value_and_grad(
+    losses.discriminator_loss, argnums=(0, 1)
+  )(real_logits, fake_logits)
+  by_fake = jnp.maximum(by_fake, _LEAST_LOGIT_GRADIENT)  # It is D(fake) / N.
+  of_fake, fake_grad = fake_pull_back(by_fake)
+  (of_real,) = real_pull_back(by_real)
+  ratio = (by_adversarial / by_fake).reshape(-1, 1, 1, 1)
+  terms = {"loss_adversarial": adversarial, "loss_discriminator": own}
+  return jax.tree.map(jnp.add, of_real, of_fake), ratio * fake_grad, terms
+
+
 def make_train_step(
   config, expert_config, adversarial: bool | None = None, sync: bool = True
 ) -> Callable:
@@ -292,32 +334,6 @@ def make_train_step(
       {"params": params}, network_inputs.lower_half(frames)
     )
 
-  def oppose(params, real, fake):
-    """What the discriminator learns from a part, and says of its fakes.
-
-    Returns:
-      (gradients by params, gradient of the adversarial loss by `fake`,
-      metrics).
-    """
-
-    def loss_fn(params, fake):
-      # Each loss is cut off from the other's side, so one backward pass gives
-      # both gradients, as two separate ones would.
-      adversarial = losses.generator_adversarial_loss(
-        judge(jax.lax.stop_gradient(params), fake), form
-      )
-      # The compiler finds that this pass over the fakes is the one above.
-      own = losses.discriminator_loss(
-        judge(params, real), judge(params, jax.lax.stop_gradient(fake))
-      )
-      return adversarial + own, (adversarial, own)
-
-    (grads, fake_grad), (adversarial, own) = jax.grad(
-      loss_fn, argnums=(0, 1), has_aux=True
-    )(params, fake)
-    terms = {"loss_adversarial": adversarial, "loss_discriminator": own}
-    return grads, fake_grad, terms
-
   def train_step(state: GeneratorTrainState, batch: dict, frozen: dict):
     sync_weight = state.sync_weight if sync else 0.0
     if sync:
@@ -344,8 +360,8 @@ def make_train_step(
       )
       grads, adversarial_grad, terms = {}, 0.0, {}
       if adversarial:
-        grads["discriminator"], adversarial_grad, terms = oppose(
-          state.discriminator.params, real, fake
+        grads["discriminator"], adversarial_grad, terms = opposed_gradients(
+          judge, state.discriminator.params, real, fake, form
         )
 
       def loss_fn(fake):

@@ -28,8 +28,6 @@ def _convolution(x, kernel, strides, padding) -> jax.Array:
   )
 
 
-_SAME = ((1, 1), ((1, 1), (1, 1)))
-
 # Pixels of a map: below the first number, tiles do not pay; from the second on,
 # those of 4x4 outputs are faster than those of 2x2 (below, it is the kernel's
 # transform that takes the time).
@@ -38,19 +36,23 @@ _LEAST_TILED_MAP, _LEAST_MAP_OF_LARGE_TILES = 36, 144
 
 def _is_winograds(x, kernel_shape, strides, padding) -> bool:
   """Whether a CPU is faster by Winograd's algorithm."""
-  (h, w, c_in, c_out), pixels = kernel_shape, x.shape[1] * x.shape[2]
+  h, w, c_in, c_out = kernel_shape
+  border = (h // 2, h // 2)
   return (
-    (h, w) == (3, 3)
-    and (strides, padding) == _SAME
-    and pixels >= _LEAST_TILED_MAP
+    h == w
+    and h in (3, 5)
+    and (strides, padding) == ((1, 1), (border, border))
+    and x.shape[1] * x.shape[2] >= _LEAST_TILED_MAP
     and min(c_in, c_out) >= 32
     and x.dtype == jnp.float32
     and jax.device_count() == 1  # See `kernel_gradient`.
   )
 
 
-def _large_tiles(x) -> int:
-  return 4 if x.shape[1] * x.shape[2] >= _LEAST_MAP_OF_LARGE_TILES else 2
+def _largest_tile(x, kernel_size) -> int:
+  """The side of the tiles that are fastest."""
+  large = x.shape[1] * x.shape[2] >= _LEAST_MAP_OF_LARGE_TILES
+  return 4 if large and kernel_size == (3, 3) else 2
 
 
 def _convolution_by_tiles(x, kernel, strides, padding, tile) -> jax.Array:
@@ -132,8 +134,13 @@ def input_gradient(
   def by_phases(y_grad, kernel):
     return _transposed(y_grad, kernel, size, strides, padding)
 
-  if (strides, padding) == _SAME and kernel.shape[:2] == (3, 3):
-    return _convolution_by_tiles(y_grad, _flipped(kernel), *_SAME, 2)
+  def by_tiles(y_grad, kernel):
+    return winograd.conv2d(y_grad, _flipped(kernel), 2)
+
+  if _is_winograds(y_grad, kernel.shape, strides, padding):
+    return jax.lax.platform_dependent(
+      y_grad, kernel, cpu=by_tiles, default=native
+    )
   # Narrow ones are quick either way; in phases, XLA's are not the same bits
   # each time.
   if strides == (1, 1) or min(kernel.shape[2:]) < 32:
@@ -226,7 +233,11 @@ def kernel_gradient(
 
   kernel_shape = (*kernel_size, x.shape[-1], y_grad.shape[-1])
   if _is_winograds(x, kernel_shape, strides, padding):
-    products = functools.partial(winograd.kernel_gradient, m=_large_tiles(x))
+    products = functools.partial(
+      winograd.kernel_gradient,
+      m=_largest_tile(x, kernel_size),
+      r=kernel_size[0],
+    )
     return jax.lax.platform_dependent(x, y_grad, cpu=products, default=native)
   # Below this, building the products' operands takes longer than it saves.
   if y_grad.shape[1] * y_grad.shape[2] < 64 or x.shape[-1] < 4:
@@ -381,4 +392,6 @@ def conv2d_for_inference(
   hundredth of a level in a picture.  Arguments and result are those of
   `conv2d`.
   """
-  return _convolution_by_tiles(x, kernel, strides, padding, _large_tiles(x))
+  return _convolution_by_tiles(
+    x, kernel, strides, padding, _largest_tile(x, kernel.shape[:2])
+  )

@@ -1,11 +1,13 @@
-"""Winograd's algorithm for 3x3 convolutions: 36 multiplications where 144 are.
+"""Winograd's algorithm for 3x3 and 5x5 convolutions.
 
-Tiles of m x m outputs are transformed to (m + 2)^2 points, where a convolution
-is a product of channels at each point, that is, (m + 2)^2 matrix products.  So
-is its gradient by the kernel.  With m = 2 that is 2.25 times fewer
-multiplications and a smaller rounding error than a plain convolution's; with 4
-four times fewer and two to three times the error.  Convolutions here have
-stride 1 and one zero at each border.  convolution.py chooses where it is used.
+Tiles of m x m outputs of an r x r kernel are transformed to n x n points, n =
+m + r - 1, where a convolution is a product of channels at each point, that is,
+n^2 matrix products.  So is its gradient by the kernel.  Tiles of 2x2 outputs of
+a 3x3 kernel take 2.25 times fewer multiplications and round less than a plain
+convolution; those of 4x4 take four times fewer, and those of 2x2 of a 5x5
+kernel 2.8 times, with two to three times the error.  Convolutions here have
+stride 1, and zeros at the borders so that maps keep their size.  convolution.py
+chooses where it is used.
 """
 
 import functools
@@ -15,19 +17,19 @@ import jax.numpy as jnp
 import numpy as np
 
 # Points at which the polynomials of a tile are taken, beside infinity.  Those
-# of m = 4 round a third less than 0, 1, -1, 2, -2, the usual ones (Barabasz et
+# of six round a third less than 0, 1, -1, 2, -2, the usual ones (Barabasz et
 # al., "Error Analysis and Improving the Accuracy of Winograd Convolution for
 # Deep Neural Networks", 2020, on unsymmetric points).
-_POINTS = {2: (0.0, 1.0, -1.0), 4: (0.0, 1.0, -1.0, 0.5, -2.0)}
+_POINTS = {4: (0.0, 1.0, -1.0), 6: (0.0, 1.0, -1.0, 0.5, -2.0)}
 
-# Numbers of a map that are transformed together: 5 MB, which stay in cache.
-_BLOCK = 1_200_000
+# Numbers of the points that are computed together: 11 MB, which stay in cache.
+_BLOCK = 2_700_000
 
 Matrix = list[list[float]]
 
 
 @functools.cache
-def transforms(m: int) -> tuple[Matrix, Matrix, Matrix]:
+def transforms(m: int, r: int) -> tuple[Matrix, Matrix, Matrix]:
   """The transforms of an input tile, a kernel and an output tile, of one side.
 
   Cook and Toom's: a kernel and an output tile are coefficients of polynomials,
@@ -36,19 +38,20 @@ def transforms(m: int) -> tuple[Matrix, Matrix, Matrix]:
   Neural Networks", 2015, call them B^T, G and A^T).
 
   Args:
-    m: outputs of a tile, 2 or 4.
+    m: outputs of a tile.
+    r: taps of a kernel.  m + r - 1 is 4 or 6.
 
   Returns:
-    Matrices [m + 2, m + 2], [m + 2, 3] and [m, m + 2].
+    Matrices [n, n], [n, r] and [m, n] with n = m + r - 1.
   """
-  points = np.array(_POINTS[m])
-  others = [np.delete(points, k) for k in range(m + 1)]
+  points = np.array(_POINTS[m + r - 1])
+  others = [np.delete(points, k) for k in range(len(points))]
   # np.poly has the highest power first.
   of_input = [[*np.poly(o)[::-1], 0] for o in others] + [np.poly(points)[::-1]]
   of_kernel = [
-    p ** np.arange(3) / np.prod(p - o)
+    p ** np.arange(r) / np.prod(p - o)
     for p, o in zip(points, others, strict=True)
-  ] + [[0, 0, 1]]
+  ] + [np.eye(r)[-1]]
   of_output = [*np.vander(points, m, increasing=True), np.eye(m)[-1]]
   return tuple(
     np.array(a).tolist() for a in (of_input, of_kernel, np.transpose(of_output))
@@ -56,37 +59,41 @@ def transforms(m: int) -> tuple[Matrix, Matrix, Matrix]:
 
 
 def conv2d(x: jax.Array, kernel: jax.Array, m: int) -> jax.Array:
-  """A 3x3 convolution.
+  """A convolution.
 
   Args:
     x: [N, H, W, C], float32.
-    kernel: [3, 3, C, C'].
-    m: side of a tile, 2 or 4.
+    kernel: [r, r, C, C'], r odd.
+    m: side of a tile; m + r - 1 is 4 or 6.
 
   Returns:
     [N, H, W, C'].
   """
-  _, of_kernel, _ = transforms(m)
+  r = len(kernel)
+  _, of_kernel, _ = transforms(m, r)
   points = _transformed(of_kernel, kernel).reshape(-1, *kernel.shape[2:])
-  (blocks,) = _in_blocks(x)
+  (blocks,) = _in_blocks(m, r, x)
   if len(blocks) == 1:
-    return _conv2d_block(x, points, m)
-  y = jax.lax.map(lambda block: _conv2d_block(block, points, m), blocks)
+    return _conv2d_block(x, points, m, r)
+  y = jax.lax.map(lambda block: _conv2d_block(block, points, m, r), blocks)
   return y.reshape(*x.shape[:3], -1)
 
 
-def kernel_gradient(x: jax.Array, y_grad: jax.Array, m: int) -> jax.Array:
-  """The gradient of a 3x3 convolution by its kernel.
+def kernel_gradient(
+  x: jax.Array, y_grad: jax.Array, m: int, r: int
+) -> jax.Array:
+  """The gradient of a convolution by its kernel.
 
   Args:
     x: [N, H, W, C], its input, float32.
     y_grad: [N, H, W, C'], the gradient by its output.
-    m: side of a tile, 2 or 4.
+    m: side of a tile; m + r - 1 is 4 or 6.
+    r: side of the kernel, odd.
 
   Returns:
-    [3, 3, C, C'].
+    [r, r, C, C'].
   """
-  _, of_kernel, of_output = transforms(m)
+  _, of_kernel, of_output = transforms(m, r)
   back, of_gradient = (
     list(zip(*a, strict=True)) for a in (of_kernel, of_output)
   )
@@ -94,42 +101,44 @@ def kernel_gradient(x: jax.Array, y_grad: jax.Array, m: int) -> jax.Array:
   def add(total, block):
     x, y_grad = block
     product = jax.lax.dot_general(
-      _input_points(x, m),
+      _input_points(x, m, r),
       _points(of_gradient, _padded(y_grad, m), m, _tiles(y_grad, m)),
       (((1,), (1,)), ((0,), (0,))),
     )
     return total + product, None
 
-  total = jnp.zeros(((m + 2) ** 2, x.shape[-1], y_grad.shape[-1]), x.dtype)
-  total, _ = jax.lax.scan(add, total, _in_blocks(x, y_grad))
-  return _transformed(back, total.reshape(m + 2, m + 2, *total.shape[1:]))
+  n = m + r - 1
+  total = jnp.zeros((n * n, x.shape[-1], y_grad.shape[-1]), x.dtype)
+  total, _ = jax.lax.scan(add, total, _in_blocks(m, r, x, y_grad))
+  return _transformed(back, total.reshape(n, n, *total.shape[1:]))
 
 
-def _in_blocks(*arrays) -> list[jax.Array]:
+def _in_blocks(m, r, *arrays) -> list[jax.Array]:
   """[N, ...] arrays as [blocks, N / blocks, ...], small enough for a cache."""
   n = len(arrays[0])
-  most = max(1, _BLOCK // max(a[0].size for a in arrays))
+  points = max(a[0].size for a in arrays) * ((m + r - 1) / m) ** 2
+  most = max(1, int(_BLOCK / points))
   images = max(k for k in range(1, min(n, most) + 1) if n % k == 0)
   return [a.reshape(n // images, images, *a.shape[1:]) for a in arrays]
 
 
-def _conv2d_block(x, kernel_points, m) -> jax.Array:
+def _conv2d_block(x, kernel_points, m, r) -> jax.Array:
   """`conv2d` of some images: a matrix product for each point."""
-  n, h, w, _ = x.shape
-  rows, columns = _tiles(x, m)
+  images, h, w, _ = x.shape
+  (rows, columns), n = _tiles(x, m), m + r - 1
   products = jax.lax.dot_general(
-    _input_points(x, m), kernel_points, (((2,), (1,)), ((0,), (0,)))
-  ).reshape(m + 2, m + 2, n, rows, columns, -1)
-  _, _, of_output = transforms(m)
+    _input_points(x, m, r), kernel_points, (((2,), (1,)), ((0,), (0,)))
+  ).reshape(n, n, images, rows, columns, -1)
+  _, _, of_output = transforms(m, r)
   by_column = jnp.stack(_combined(of_output, list(products)), axis=4)
   y = jnp.stack(_combined(of_output, list(by_column)), axis=2)
-  return y.reshape(n, m * rows, m * columns, -1)[:, :h, :w]
+  return y.reshape(images, m * rows, m * columns, -1)[:, :h, :w]
 
 
-def _input_points(x, m) -> jax.Array:
-  """The points of images [N, H, W, C], whose tiles overlap by 2."""
-  of_input, _, _ = transforms(m)
-  return _points(of_input, _padded(x, m, border=1), m, _tiles(x, m))
+def _input_points(x, m, r) -> jax.Array:
+  """The points of images [N, H, W, C], whose tiles overlap by r - 1."""
+  of_input, _, _ = transforms(m, r)
+  return _points(of_input, _padded(x, m, border=r // 2), m, _tiles(x, m))
 
 
 def _tiles(x, m) -> tuple[int, int]:
