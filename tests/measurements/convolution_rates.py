@@ -3,10 +3,10 @@ r"""How fast and how exact single convolutions are: XLA's, ours and PyTorch's.
   pip install -e '.[torch]'
   python -m tests.measurements.convolution_rates
 
-Prints three tables: gradients by the kernel (convolution.kernel_gradient), and
-in inference 3x3 convolutions (conv2d_for_inference) and transposed ones
-(conv_transpose_for_inference).  The sides take turns; rates are medians of wall
-time, errors are against float64.
+Prints three tables: gradients by the kernel (convolution.kernel_gradient),
+convolutions as training and inference have them (conv2d, conv2d_for_inference),
+and transposed ones in inference (conv_transpose_for_inference).  The sides take
+turns; rates are medians of wall time, errors are against float64.
 """
 
 import statistics
@@ -29,18 +29,23 @@ _GRADIENTS = (
   (48, 128, 128, 3),
   (48, 64, 64, 5),
   (24, 256, 256, 3),
+  (24, 128, 128, 5),
   (12, 384, 384, 3),
+  (12, 256, 256, 5),
   (6, 512, 512, 3),
 )
-_INFERENCE = (
-  (96, 64, 64),
-  (96, 80, 32),
-  (48, 128, 128),
-  (48, 32, 32),
-  (24, 256, 256),
-  (12, 384, 384),
-  (12, 128, 128),
-  (6, 512, 512),
+_FORWARD = (
+  (96, 64, 64, 3),
+  (96, 80, 32, 3),
+  (48, 128, 128, 3),
+  (48, 32, 32, 3),
+  (48, 64, 64, 5),
+  (24, 256, 256, 3),
+  (24, 128, 128, 5),
+  (12, 384, 384, 3),
+  (12, 128, 128, 3),
+  (12, 256, 256, 5),
+  (6, 512, 512, 3),
 )
 # Side of the map before it is doubled.
 _TRANSPOSED = ((48, 160, 64), (24, 320, 128), (12, 512, 256))
@@ -147,32 +152,46 @@ def gradient_row(size: int, before: int, after: int, kernel: int) -> str:
   )
 
 
-def inference_row(size: int, before: int, after: int) -> str:
+def forward_row(size: int, before: int, after: int, kernel: int) -> str:
   """Returns a line of the second table."""
-  x, weights, _ = drawn(size, before, after, 3)
-  same = ((1, 1), ((1, 1), (1, 1)))
+  x, weights, _ = drawn(size, before, after, kernel)
+  geometry = ((1, 1), ((kernel // 2,) * 2,) * 2)
   x_, weights_ = jnp.asarray(x), jnp.asarray(weights)
-  plain, fast = (
-    jax.jit(lambda x, k, f=f: f(x, k, *same))
-    for f in (convolution.conv2d, convolution.conv2d_for_inference)
-  )
+
+  def native(x, kernel, *geometry):
+    return jax.lax.conv_general_dilated(
+      x, kernel, *geometry, dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+
+  ours = {
+    label: jax.jit(lambda x, k, f=f: f(x, k, *geometry))
+    for label, f in (
+      ("XLA", native),
+      ("training", convolution.conv2d),
+      ("inference", convolution.conv2d_for_inference),
+    )
+  }
   x64, weights64 = (
     torch.from_numpy(x).double().permute(0, 3, 1, 2),
     torch.from_numpy(weights).double().permute(3, 2, 0, 1),
   )
   x32, weights32 = x64.float().contiguous(), weights64.float().contiguous()
-  convolve = torch.nn.functional.conv2d
-  truth = convolve(x64, weights64, padding=1).permute(0, 2, 3, 1).numpy()
-  found = rates(
-    {
-      "XLA": lambda: plain(x_, weights_).block_until_ready(),
-      "here": lambda: fast(x_, weights_).block_until_ready(),
-      "PyTorch": lambda: convolve(x32, weights32, padding=1),
-    },
-    2.0 * x.size * 9 * after,
+
+  def theirs(x, weights):
+    return torch.nn.functional.conv2d(x, weights, padding=kernel // 2)
+
+  truth = theirs(x64, weights64).permute(0, 2, 3, 1).numpy()
+  sides = {
+    label: lambda f=f: f(x_, weights_).block_until_ready()
+    for label, f in ours.items()
+  } | {"PyTorch": lambda: theirs(x32, weights32)}
+  found = rates(sides, 2.0 * x.size * kernel**2 * after)
+  results = [f(x_, weights_) for f in ours.values()]
+  results.append(theirs(x32, weights32).permute(0, 2, 3, 1).numpy())
+  errors = [relative(a, truth) for a in results]
+  return line(
+    f"{kernel}x{kernel}, {before} to {after}, {size}x{size}", found, errors
   )
-  errors = [relative(f(x_, weights_), truth) for f in (plain, fast)]
-  return line(f"{before} to {after}, {size}x{size}", found, errors)
 
 
 def transposed_row(size: int, before: int, after: int) -> str:
@@ -221,12 +240,12 @@ def main(argv):
   for row in _GRADIENTS:
     print(gradient_row(*row), flush=True)
   print(
-    "\n| 3x3 in inference | XLA | here | PyTorch | error: XLA | here |\n"
-    "|---|---|---|---|---|---|"
+    "\n| forward | XLA | training | inference | PyTorch | error: XLA "
+    "| training | inference | PyTorch |\n|---|---|---|---|---|---|---|---|---|"
   )
   with torch.inference_mode():
-    for row in _INFERENCE:
-      print(inference_row(*row), flush=True)
+    for row in _FORWARD:
+      print(forward_row(*row), flush=True)
     print(
       "\n| transposed, in inference | phases | here | PyTorch | error: phases "
       "| here |\n|---|---|---|---|---|---|"
