@@ -7,6 +7,7 @@ import pytest
 
 from configs import expert_lrs2, gan_lrs2
 from w2l_jax import compile_ahead, sharding
+from w2l_jax.models import convolution
 
 
 def configs(get, **fields):
@@ -56,6 +57,17 @@ def test_what_a_tpu_fills_up():
   assert compile_ahead.laid_out((16, 4, 4, 256), 2) == 16 * 4 * 4 * 256 * 2
   # Five rows of pixels become eight.
   assert compile_ahead.laid_out((1, 2, 5, 128), 4) == 2 * 8 * 128 * 4
+
+
+@pytest.mark.parametrize("get", [expert_lrs2.get_config, gan_lrs2.get_config])
+def test_what_a_cpu_does_instead_is_not_counted(get, monkeypatch):
+  """Nor what is traced for a gradient and not used."""
+  config, expert = configs(get, width=0.25)
+  found = compile_ahead.convolution_bytes(config, expert)
+  with monkeypatch.context() as m:
+    m.setattr(convolution, "_is_winograds", lambda *_: False)
+    m.setattr(convolution, "_LEAST_CHANNELS", 10**6)
+    assert compile_ahead.convolution_bytes(config, expert) == found
 
 
 def test_the_largest_batch(monkeypatch):

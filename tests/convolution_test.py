@@ -65,11 +65,17 @@ def test_value_and_gradients(setting, devices, channels, monkeypatch):
     jnp.asarray(kernel, jnp.float32),
   )
   found = (y, *vjp(jnp.asarray(y_grad, jnp.float32)))
-  for a, b in zip(
-    found, brute_force(x, kernel, y_grad, strides, padding), strict=True
+  # Tiles of six points round more: 5x5, and the gradient by a 3x3 kernel.
+  tiled = {"5x5": (True,) * 3, "3x3": (False, False, True)}
+  six_points = tiled.get(setting) if (channels[0], devices) == (32, 1) else None
+  for a, b, more in zip(
+    found,
+    brute_force(x, kernel, y_grad, strides, padding),
+    six_points or (False,) * 3,
+    strict=True,
   ):
     assert a.shape == b.shape
-    assert np.linalg.norm(a - b) <= 2e-6 * np.linalg.norm(b)
+    assert np.linalg.norm(a - b) <= (2e-6 if more else 1e-6) * np.linalg.norm(b)
 
 
 def test_kernel_gradient_keeps_its_digits_at_large_maps():
@@ -228,6 +234,39 @@ def test_tiles_in_training_round_no_more_than_the_plain_convolution():
   found = convolution.conv2d(x, kernel, *same)
   assert error(found) < error(plain(x))
   assert (found != plain(x)).any()
+
+
+@pytest.mark.parametrize(
+  ("images", "size", "channels"),
+  [
+    (3, (48, 24), (64, 32)),
+    (6, (24, 24), (64, 64)),
+    (4, (96, 96), (80, 32)),
+    (2, (46, 49), (32, 32)),
+  ],
+)
+def test_inference_takes_larger_tiles(images, size, channels):
+  """Against the plain convolution in float64, and beside training's."""
+  rng = np.random.default_rng(0)
+  x = rng.normal(size=(images, *size, channels[0])).astype(np.float32)
+  kernel = rng.normal(size=(3, 3, *channels)).astype(np.float32)
+  padded = np.pad(x.astype(np.float64), ((0, 0), (1, 1), (1, 1), (0, 0)))
+  expected = sum(
+    padded[:, i : i + size[0], j : j + size[1]] @ kernel[i, j].astype(float)
+    for i in range(3)
+    for j in range(3)
+  )
+  same = ((1, 1), ((1, 1), (1, 1)))
+  errors = [
+    np.linalg.norm(
+      jax.jit(f, static_argnums=(2, 3))(x, kernel, *same) - expected
+    )
+    / np.linalg.norm(expected)
+    for f in (convolution.conv2d, convolution.conv2d_for_inference)
+  ]
+  assert errors[1] <= 3e-6
+  # It is the other algorithm: training's is nearer.
+  assert errors[0] < errors[1] / 2
 
 
 @pytest.mark.parametrize("size", [(48, 48), (64, 40)])

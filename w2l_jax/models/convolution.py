@@ -3,11 +3,13 @@
 XLA's CPU backend takes the gradient by a kernel as one convolution with the
 whole map for its kernel: at large maps five times as slow as the forward pass,
 and a sum of so many terms in a row that it loses a digit.  There the gradient
-is written as matrix products here, image by image.  Most 3x3 convolutions and
-their gradients are Winograd's (winograd.py), and in inference large transposed
-ones are matrix products.  Accelerators keep XLA's own of all these, except that
-a transposed convolution is its four phases everywhere.  docs/PERFORMANCE.md has
-the figures; layers.py has the blocks that call this.
+is written as matrix products here, image by image.  3x3 and 5x5 convolutions of
+stride 1 and their gradients are Winograd's where channels and maps are large
+enough (winograd.py has the algorithm), the gradient by the input of strided
+ones is taken in phases, and in inference large transposed ones are matrix
+products.  Accelerators keep XLA's own of all these, except that a transposed
+convolution is its four phases everywhere.  docs/PERFORMANCE.md has the figures;
+layers.py has the blocks that call this.
 """
 
 import functools
@@ -32,6 +34,11 @@ def _convolution(x, kernel, strides, padding) -> jax.Array:
 # those of 4x4 outputs are faster than those of 2x2 (below, it is the kernel's
 # transform that takes the time).
 _LEAST_TILED_MAP, _LEAST_MAP_OF_LARGE_TILES = 36, 144
+# Of the narrower side of a kernel, for tiles and for the phases of an input
+# gradient.  Of narrow networks some runs are asked to have the same bits
+# (resident_data_test.py), which phases of few channels do not keep: a program
+# that holds more than the step rounds them otherwise.
+_LEAST_CHANNELS = 32
 
 
 def _is_winograds(x, kernel_shape, strides, padding) -> bool:
@@ -43,7 +50,7 @@ def _is_winograds(x, kernel_shape, strides, padding) -> bool:
     and h in (3, 5)
     and (strides, padding) == ((1, 1), (border, border))
     and x.shape[1] * x.shape[2] >= _LEAST_TILED_MAP
-    and min(c_in, c_out) >= 32
+    and min(c_in, c_out) >= _LEAST_CHANNELS
     and x.dtype == jnp.float32
     and jax.device_count() == 1  # See `kernel_gradient`.
   )
@@ -77,9 +84,8 @@ def conv2d(
 ) -> jax.Array:
   """A convolution, as `jax.lax.conv_general_dilated` has it.
 
-  On a CPU, 3x3 convolutions are Winograd's, in tiles that round less than XLA's
-  own; so are the gradients, that by the kernel in larger tiles, which round no
-  more than PyTorch's.
+  On a CPU, wide 3x3 and 5x5 ones are Winograd's: 3x3 in tiles of 2x2 outputs,
+  which round less than XLA's own, 5x5 up to three times as much.
 
   Args:
     x: [N, H, W, C].
@@ -138,16 +144,12 @@ def input_gradient(
     return winograd.conv2d(y_grad, _flipped(kernel), 2)
 
   if _is_winograds(y_grad, kernel.shape, strides, padding):
-    return jax.lax.platform_dependent(
-      y_grad, kernel, cpu=by_tiles, default=native
-    )
-  # Narrow ones are quick either way; in phases, XLA's are not the same bits
-  # each time.
-  if strides == (1, 1) or min(kernel.shape[2:]) < 32:
+    faster = by_tiles
+  elif strides == (1, 1) or min(kernel.shape[2:]) < _LEAST_CHANNELS:
     return native(y_grad, kernel)
-  return jax.lax.platform_dependent(
-    y_grad, kernel, cpu=by_phases, default=native
-  )
+  else:
+    faster = by_phases
+  return jax.lax.platform_dependent(y_grad, kernel, cpu=faster, default=native)
 
 
 def _transposed(y, kernel, size, strides, padding) -> jax.Array:
@@ -176,7 +178,7 @@ def _transposed(y, kernel, size, strides, padding) -> jax.Array:
     columns = []
     for column_taps, width, columns_around in phases(1):
       if height and width:
-        taps = kernel[row_taps, column_taps][::-1, ::-1].swapaxes(2, 3)
+        taps = _flipped(kernel[row_taps, column_taps])
         part = _convolution(y, taps, (1, 1), (rows_around, columns_around))
       else:  # Strides larger than the kernel step over these pixels.
         pixels = (-(-s // t) for s, t in zip(size, strides, strict=True))
@@ -231,18 +233,19 @@ def kernel_gradient(
     )
     return jax.lax.scan(add, total, (x, y_grad))[0].astype(x.dtype)
 
+  def by_tiles(x, y_grad):
+    tile = _largest_tile(x, kernel_size)
+    return winograd.kernel_gradient(x, y_grad, tile, kernel_size[0])
+
   kernel_shape = (*kernel_size, x.shape[-1], y_grad.shape[-1])
   if _is_winograds(x, kernel_shape, strides, padding):
-    products = functools.partial(
-      winograd.kernel_gradient,
-      m=_largest_tile(x, kernel_size),
-      r=kernel_size[0],
-    )
-    return jax.lax.platform_dependent(x, y_grad, cpu=products, default=native)
-  # Below this, building the products' operands takes longer than it saves.
-  if y_grad.shape[1] * y_grad.shape[2] < 64 or x.shape[-1] < 4:
+    faster = by_tiles
+  elif y_grad.shape[1] * y_grad.shape[2] < 64 or x.shape[-1] < 4:
+    # Building the products' operands takes longer than it saves.
     return native(x, y_grad)
-  return jax.lax.platform_dependent(x, y_grad, cpu=products, default=native)
+  else:
+    faster = products
+  return jax.lax.platform_dependent(x, y_grad, cpu=faster, default=native)
 
 
 def _sum_dtype(x) -> jnp.dtype:
