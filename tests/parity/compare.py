@@ -179,14 +179,18 @@ def write_report(outdir: str, results: dict, plan: Plan) -> None:
     "and the largest ratio of the two on one tensor"
     + (f" (bound {FLOAT32_RATIO:g})." if plan.bound_float32 else ".")
     + " Biases before a BatchNorm have a true gradient of zero: ours, as a "
-    "part of the network's largest gradient. The discriminator normalises "
-    "nothing, and where rounding tips one of its leaky units over zero, its "
-    "gradients jump by a thousandth or more, in PyTorch or here by chance "
-    f"({results['gradients']['tipped units']} units in PyTorch's float32); so "
-    "its ratio is of gradients in which all units are on the side where they "
-    f"are in float64, and of {plan.discriminator_batches} batches together: "
-    "for its last bias, one number, one batch is chance. The last "
-    "column is of one batch and without that.",
+    "part of the network's largest gradient. Where rounding tips a rectified "
+    "unit over zero, gradients jump by a thousandth or more, in PyTorch or "
+    "here by chance (in PyTorch's float32, "
+    + ", ".join(
+      f"{n} units of the {k}"
+      for k, n in results["gradients"]["tipped units"].items()
+    )
+    + "); so the ratios of these two are of gradients in which all units are "
+    "on the side where they are in float64, the discriminator's of "
+    f"{plan.discriminator_batches} batches together: for its last bias, one "
+    "number, one batch is chance. The last column is of one batch and without "
+    "that.",
     _table(
       ["train-mode output, float64", "difference"],
       results["gradients"]["train-mode outputs"].items(),

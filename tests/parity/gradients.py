@@ -221,99 +221,142 @@ def jax_gradients(plan: Plan, dtype) -> tuple[dict, dict]:
 
 
 @contextlib.contextmanager
-def _sides(signs: list[np.ndarray]):
-  """Both sides' leaky ReLUs take the slopes that `signs` say, in turn.
+def _sides(signs: list[np.ndarray] | None = None):
+  """Both sides' rectified units are on the sides of zero that `signs` say.
 
-  The discriminator normalises nothing: where float32 tips one of its millions
-  of units over zero, gradients jump by up to a percent, on either side by
-  chance.  What is compared is arithmetic, so every unit is on the side of zero
-  where it is in float64.
+  Where float32 tips one of a network's millions of units over zero, gradients
+  jump by a thousandth and more, on either side by chance.  What is compared is
+  arithmetic, so every unit is on the side where it is in float64.
 
   Args:
-    signs: for each convolution, in order, whether its outputs [N, C, H, W] are
-      positive.
+    signs: for each block, in order, whether its units [N, C, H, W] are
+      positive; None: as they come out.
+
+  Yields:
+    A list, to which PyTorch's blocks add theirs.
+  """
+  found = []
+
+  def in_torch(x, slope):
+    found.append((x > 0).numpy())
+    side = next(torchs) if signs else found[-1]
+    return torch.where(torch.from_numpy(side), x, slope * x)
+
+  def block(self, x):
+    y = self.conv_block(x)
+    return in_torch(y + x if self.residual else y, 0.0)
+
+  def leaky_block(self, x):
+    return in_torch(self.conv_block(x), 0.01)
+
+  def in_jax(x, slope=0.0):
+    return jnp.where(next(jaxs).transpose(0, 2, 3, 1), x, slope * x)
+
+  torchs, jaxs = iter(signs or ()), iter(signs or ())
+  with (
+    mock.patch.object(torch_networks.Block, "forward", block),
+    mock.patch.object(torch_networks.LeakyBlock, "forward", leaky_block),
+    mock.patch.object(layers.nn, "leaky_relu", in_jax),
+    mock.patch.object(layers.nn, "relu", in_jax),
+  ):
+    yield found
+
+
+def _on_sides(name: str, width: float, torch_loss, jax_loss) -> tuple:
+  """A network's gradients in float32, with float64's signs.
+
+  Args:
+    name: of the network.
+    width: its.
+    torch_loss: of its twin.
+    jax_loss: of its variables.
+
+  Returns:
+    ({key: PyTorch's in float64}, {key: PyTorch's}, {key: ours}, how many units
+    PyTorch's float32 tips over zero without those signs).
   """
 
-  def in_torch(block, x):
-    y = block.conv_block(x)
-    return torch.where(torch.from_numpy(next(torchs)), y, 0.01 * y)
+  def of_torch(dtype, signs=None):
+    twin = make_twins(width, dtype)[name]
+    with _sides(signs) as found:
+      loss = torch_loss(twin)
+    named = dict(twin.named_parameters())
+    values = torch.autograd.grad(loss, list(named.values()))
+    return {k: v.numpy() for k, v in zip(named, values, strict=True)}, found
 
-  def in_jax(y, slope):
-    return jnp.where(next(jaxs).transpose(0, 2, 3, 1), y, slope * y)
+  truth, signs = of_torch(np.float64)
+  # With the signs given, it says where they would have been.
+  theirs, own_signs = of_torch(np.float32, signs)
+  tipped = sum(
+    int(np.sum(a != b)) for a, b in zip(signs, own_signs, strict=True)
+  )
+  twin = make_twins(width)[name]
+  variables = variables_of(twin, name, width, np.float32)
 
-  torchs, jaxs = iter(signs), iter(signs)
-  with (
-    mock.patch.object(torch_networks.LeakyBlock, "forward", in_torch),
-    mock.patch.object(layers.nn, "leaky_relu", in_jax),
-  ):
-    yield
+  def loss(params):
+    return jax_loss({**variables, "params": params})
+
+  with _sides(signs):
+    ours = jax.jit(jax.grad(loss))(variables["params"])
+  ours = torch_checkpoint.to_state_dict({"params": jax.device_get(ours)}, name)
+  return truth, theirs, ours, tipped
+
+
+def expert_gradients(plan: Plan) -> tuple[dict, dict, dict, int]:
+  """`_on_sides` of the expert, by the batch of `torch_gradients`."""
+  data = torch_training.batch(1, plan.expert_windows)
+  apply = layers.training_apply(
+    MODELS["sync_expert"](width=plan.width), "unbiased"
+  )
+
+  def torch_loss(expert):
+    return torch_training.expert_loss(expert.train(), data)
+
+  def jax_loss(variables):
+    (audio, face), _ = train_expert.embed(
+      apply,
+      {"channel_order": "bgr"},
+      variables,
+      data,
+      data["frames"],
+      train=True,
+      mutable=["batch_stats"],
+    )
+    return losses.cosine_bce(audio, face, data["in_sync"])
+
+  return _on_sides("sync_expert", plan.width, torch_loss, jax_loss)
 
 
 def discriminator_gradients(plan: Plan) -> tuple[dict, dict, dict, int]:
-  """Its gradients by several batches, in float32 with float64's signs.
+  """`_on_sides` of the discriminator, by several batches on the first axis."""
+  name = "quality_discriminator"
+  model = MODELS[name](width=plan.width)
 
-  Returns:
-    ({key: PyTorch's in float64}, {key: PyTorch's}, {key: ours}, all with the
-    batches on the first axis, and how many units PyTorch's float32 tips over
-    zero without those signs).
-  """
-  batches = [
-    _discriminator_gradients(plan, 2 + i)
-    for i in range(plan.discriminator_batches)
-  ]
+  def of_batch(seed):
+    data = torch_training.batch(seed, plan.generator_windows)
+    pictures = [network_inputs.fold_time(data[k]) for k in ("frames", "other")]
+
+    def torch_loss(twin):
+      dtype = next(twin.parameters()).detach().numpy().dtype
+      return sum(
+        torch_training.probability_loss(twin, nchw(x.astype(dtype)), label)
+        for x, label in zip(pictures, (1.0, 0.0), strict=True)
+      )
+
+    def jax_loss(variables):
+      real, fake = (
+        model.apply(variables, network_inputs.lower_half(x)) for x in pictures
+      )
+      return losses.discriminator_loss(real, fake)
+
+    return _on_sides(name, plan.width, torch_loss, jax_loss)
+
+  batches = [of_batch(2 + i) for i in range(plan.discriminator_batches)]
   truth, theirs, ours = (
     {k: np.stack([b[side][k] for b in batches]) for k in batches[0][side]}
     for side in range(3)
   )
   return truth, theirs, ours, sum(b[3] for b in batches)
-
-
-def _discriminator_gradients(
-  plan: Plan, seed: int
-) -> tuple[dict, dict, dict, int]:
-  """`discriminator_gradients` by one batch."""
-  name = "quality_discriminator"
-  data = torch_training.batch(seed, plan.generator_windows)
-  pictures = [network_inputs.fold_time(data[k]) for k in ("frames", "other")]
-
-  def of_torch(dtype, signs=None):
-    twin = make_twins(plan.width, dtype)[name]
-    found = []
-    for block in twin.face_encoder_blocks.modules():
-      if isinstance(block, torch.nn.Conv2d):
-        block.register_forward_hook(
-          lambda _, __, y: found.append((y > 0).numpy())
-        )
-    with _sides(signs) if signs else contextlib.nullcontext():
-      loss = sum(
-        torch_training.probability_loss(twin, nchw(x.astype(dtype)), label)
-        for x, label in zip(pictures, (1.0, 0.0), strict=True)
-      )
-      named = dict(twin.named_parameters())
-      values = torch.autograd.grad(loss, list(named.values()))
-    return {k: v.numpy() for k, v in zip(named, values, strict=True)}, found
-
-  truth, signs = of_torch(np.float64)
-  theirs, _ = of_torch(np.float32, signs)
-  _, own_signs = of_torch(np.float32)
-  tipped = sum(
-    int(np.sum(a != b)) for a, b in zip(signs, own_signs, strict=True)
-  )
-  model = MODELS[name](width=plan.width)
-  twin = make_twins(plan.width)[name]
-  params = variables_of(twin, name, plan.width, np.float32)["params"]
-
-  def loss(params):
-    real, fake = (
-      model.apply({"params": params}, network_inputs.lower_half(x))
-      for x in pictures
-    )
-    return losses.discriminator_loss(real, fake)
-
-  with _sides(signs):
-    ours = jax.jit(jax.grad(loss))(params)
-  ours = torch_checkpoint.to_state_dict({"params": jax.device_get(ours)}, name)
-  return truth, theirs, ours, tipped
 
 
 def _is_before_batch_norm(network: str, key: str) -> bool:
@@ -329,7 +372,10 @@ def gradients(plan: Plan) -> dict:
   ours, our_outputs = jax_gradients(plan, np.float64)
   theirs32, _ = torch_gradients(plan, np.float32)
   ours32, _ = jax_gradients(plan, np.float32)
-  own_truth, own_theirs, own_ours, tipped = discriminator_gradients(plan)
+  on_sides = {
+    "quality_discriminator": discriminator_gradients(plan),
+    "sync_expert": expert_gradients(plan),
+  }
   report = {
     "train-mode outputs": {
       k: relative(our_outputs[k], outputs[k]) for k in outputs
@@ -350,10 +396,12 @@ def gradients(plan: Plan) -> dict:
       error32.append((mine, theirs, name))
       ratios.append((mine / theirs, name))
     as_found = max(ratios)
-    if network == "quality_discriminator":
+    if network in on_sides:
+      own_truth, own_theirs, own_ours, _ = on_sides[network]
       ratios = [
         (relative(own_ours[k], v) / relative(own_theirs[k], v), k)
         for k, v in own_truth.items()
+        if not _is_before_batch_norm(network, k)
       ]
     report["losses"][f"{network}: {loss}"] = {
       "tensors": len(errors),
@@ -365,7 +413,7 @@ def gradients(plan: Plan) -> dict:
       "at": max(ratios)[1],
       "largest ratio, units tipping": as_found[0],
     }
-  report["tipped units"] = tipped
+  report["tipped units"] = {k: v[3] for k, v in on_sides.items()}
   return report
 
 

@@ -58,25 +58,33 @@ def transforms(m: int, r: int) -> tuple[Matrix, Matrix, Matrix]:
   )
 
 
-def conv2d(x: jax.Array, kernel: jax.Array, m: int) -> jax.Array:
-  """A convolution.
+def conv2d(
+  x: jax.Array, kernel: jax.Array, m: int, transposed: bool = False
+) -> jax.Array:
+  """A convolution, or the transpose of one: its gradient by its input.
 
   Args:
     x: [N, H, W, C], float32.
-    kernel: [r, r, C, C'], r odd.
+    kernel: [r, r, C, C'], r odd; [r, r, C', C] of the one to be transposed.
     m: side of a tile; m + r - 1 is 4 or 6.
+    transposed: whether `kernel` is another convolution's.
 
   Returns:
     [N, H, W, C'].
   """
   r = len(kernel)
   _, of_kernel, _ = transforms(m, r)
+  if transposed:  # The channels change places in the product, without a copy.
+    kernel = kernel[::-1, ::-1]
   points = _transformed(of_kernel, kernel).reshape(-1, *kernel.shape[2:])
   (blocks,) = _in_blocks(m, r, x)
+
+  def convolve(block):
+    return _conv2d_block(block, points, m, r, transposed)
+
   if len(blocks) == 1:
-    return _conv2d_block(x, points, m, r)
-  y = jax.lax.map(lambda block: _conv2d_block(block, points, m, r), blocks)
-  return y.reshape(*x.shape[:3], -1)
+    return convolve(x)
+  return jax.lax.map(convolve, blocks).reshape(*x.shape[:3], -1)
 
 
 def kernel_gradient(
@@ -122,16 +130,22 @@ def _in_blocks(m, r, *arrays) -> list[jax.Array]:
   return [a.reshape(n // images, images, *a.shape[1:]) for a in arrays]
 
 
-def _conv2d_block(x, kernel_points, m, r) -> jax.Array:
+def _conv2d_block(x, kernel_points, m, r, transposed) -> jax.Array:
   """`conv2d` of some images: a matrix product for each point."""
   images, h, w, _ = x.shape
   (rows, columns), n = _tiles(x, m), m + r - 1
+  channels = ((2,), (2 if transposed else 1,))
   products = jax.lax.dot_general(
-    _input_points(x, m, r), kernel_points, (((2,), (1,)), ((0,), (0,)))
+    _input_points(x, m, r), kernel_points, (channels, ((0,), (0,)))
   ).reshape(n, n, images, rows, columns, -1)
   _, _, of_output = transforms(m, r)
-  by_column = jnp.stack(_combined(of_output, list(products)), axis=4)
-  y = jnp.stack(_combined(of_output, list(by_column)), axis=2)
+  by_column = _combined(of_output, list(products))
+  if m == 2:  # Both ways in one pass: so few sums are cheaper than memory.
+    parts = [_combined(of_output, list(a)) for a in by_column]
+    parts = [jnp.stack(a, axis=3) for a in zip(*parts, strict=True)]
+  else:
+    parts = _combined(of_output, list(jnp.stack(by_column, axis=4)))
+  y = jnp.stack(parts, axis=2)
   return y.reshape(images, m * rows, m * columns, -1)[:, :h, :w]
 
 
