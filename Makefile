@@ -11,6 +11,8 @@
 # make test-slow  the tests that take minutes each
 # VENV=DIR and PYTHON=python3.12 choose the environment.
 
+# Large pages of memory: see docs/PERFORMANCE.md.
+export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 PYTHON ?= python3
 VENV ?= .venv
 RUN := $(VENV)/bin/python

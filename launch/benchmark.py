@@ -5,8 +5,9 @@ r"""Times this project's operations beside PyTorch's, in one run.
 
 From a checkout: PyTorch's side is the twins that parity is tested with.  Each
 side is a process of its own, and they take turns, so that a busy or throttled
-machine slows both; ratios are of the same round.  Outputs of the first run are
-compared.  Writes results.json and table.md, and prints the table.
+machine slows both; ratios are of the same round, and of networks a turn's first
+run is not counted.  Outputs of the very first are compared.  Writes
+results.json and table.md, and prints the table.
 
 Without --data and --videos, a few clips are rendered and prepared, which needs
 the extra "demo".
@@ -116,7 +117,26 @@ def _sides(name: str, precision: str) -> dict[str, tuple[str, str]]:
 
 
 def _measure(name: str, options: dict, folder: str) -> dict:
-  """Times one operation on all sides, in turns."""
+  """Times one operation beside each of its rivals.
+
+  In pairs, for the longer a process waits for its turn, the more of its memory
+  and caches it has lost.  The first pair's profile and rate are the table's.
+  """
+  ours, *rivals = _sides(name, options["precision"]).items()
+  pairs = [
+    _measure_in_turns(name, options, folder, dict([ours, *rival]))
+    for rival in ([[r] for r in rivals] or [[]])
+  ]
+  result = pairs[0]
+  for pair in pairs[1:]:
+    result["sides"] |= {k: v for k, v in pair["sides"].items() if k != "jax"}
+  return result
+
+
+def _measure_in_turns(
+  name: str, options: dict, folder: str, wanted: dict[str, tuple[str, str]]
+) -> dict:
+  """Times one operation on some of `_sides`, in turns."""
   cache = os.path.join(folder, "cache")
   environment = {
     "JAX_COMPILATION_CACHE_DIR": cache,
@@ -125,7 +145,6 @@ def _measure(name: str, options: dict, folder: str) -> dict:
     "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
   }
   sides, answers, seconds = {}, {}, {}
-  wanted = _sides(name, options["precision"])
   try:
     for label, (module, mode) in wanted.items():
       sides[label] = _Side(module, environment)
@@ -176,6 +195,7 @@ def _result(name, options, answers, seconds) -> dict:
     ratios = [a / b for a, b in zip(ours["rates"], side["rates"], strict=True)]
     side["ratio"] = statistics.median(ratios)
     side["ratio_range"] = [min(ratios), max(ratios)]
+    side["rate_beside_it"] = ours["rate"]
     if label in outputs and "jax" in outputs:
       side["difference"] = max(
         float(
