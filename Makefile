@@ -11,7 +11,7 @@
 # make test-slow  the tests that take minutes each
 # VENV=DIR and PYTHON=python3.12 choose the environment.
 
-# Large pages of memory: see docs/PERFORMANCE.md.
+# Large pages of memory: a fifth faster on CPUs (docs/DECISIONS.md).
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 PYTHON ?= python3
 VENV ?= .venv

@@ -120,7 +120,8 @@ def _measure(name: str, options: dict, folder: str) -> dict:
   """Times one operation beside each of its rivals.
 
   In pairs, for the longer a process waits for its turn, the more of its memory
-  and caches it has lost.  The first pair's profile and rate are the table's.
+  and caches it has lost.  The first pair's profile and rate are the table's; of
+  the others, what went wrong on our side is.
   """
   ours, *rivals = _sides(name, options["precision"]).items()
   pairs = [
@@ -129,7 +130,10 @@ def _measure(name: str, options: dict, folder: str) -> dict:
   ]
   result = pairs[0]
   for pair in pairs[1:]:
-    result["sides"] |= {k: v for k, v in pair["sides"].items() if k != "jax"}
+    ours = pair["sides"].pop("jax")
+    if "error" in ours:
+      result["sides"]["jax"].setdefault("error", ours["error"])
+    result["sides"] |= pair["sides"]
   return result
 
 

@@ -20,6 +20,7 @@ SETTINGS = {
   "steps over pixels": (33, 35, (1, 2), (3, 4), ((0, 0), (0, 0))),
   "one side": (40, 41, (2, 4), (3, 3), ((0, 1), (2, 0))),
   "small map": (3, 3, (3, 3), (1, 1), ((1, 1), (1, 1))),
+  "smallest map": (2, 2, (3, 3), (1, 1), ((1, 1), (1, 1))),
 }
 
 
@@ -40,18 +41,20 @@ def brute_force(x, kernel, y_grad, strides, padding):
   return y, x_grad, kernel_grad
 
 
-@pytest.mark.parametrize("channels", [(5, 4), (32, 33)])
+@pytest.mark.parametrize("channels", [(3, 4), (5, 4), (32, 33)])
 @pytest.mark.parametrize("devices", [1, 8])
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_value_and_gradients(setting, devices, channels, monkeypatch):
-  """Image by image as on one device, and all at once as on several.
+  """Some images at a time as on one device, and all at once as on several.
 
   From 32 channels on, a CPU takes tiles and phases; odd numbers are filled up.
   """
   monkeypatch.setattr(jax, "device_count", lambda: devices)
+  # One, two or four images, by the setting.
+  monkeypatch.setattr(convolution, "_PRODUCT_BYTES", 40_000)
   height, width, size, strides, padding = SETTINGS[setting]
   rng = np.random.default_rng(0)
-  x = rng.normal(size=(2, height, width, channels[0]))
+  x = rng.normal(size=(4, height, width, channels[0]))
   kernel = rng.normal(size=(*size, *channels))
   shape = jax.eval_shape(
     lambda: convolution.conv2d(

@@ -181,7 +181,7 @@ def write_report(outdir: str, results: dict, plan: Plan) -> None:
     + " Biases before a BatchNorm have a true gradient of zero: ours, as a "
     "part of the network's largest gradient. Where rounding tips a rectified "
     "unit over zero, gradients jump by a thousandth or more, in PyTorch or "
-    "here by chance (in PyTorch's float32, "
+    "here by chance (PyTorch's float32 would tip "
     + ", ".join(
       f"{n} units of the {k}"
       for k, n in results["gradients"]["tipped units"].items()

@@ -260,6 +260,8 @@ def _sides(signs: list[np.ndarray] | None = None):
     mock.patch.object(layers.nn, "relu", in_jax),
   ):
     yield found
+  left = [len(list(i)) for i in (torchs, jaxs)]
+  assert not signs or 0 in left, f"blocks that took no signs: {left}"
 
 
 def _on_sides(name: str, width: float, torch_loss, jax_loss) -> tuple:
@@ -273,7 +275,7 @@ def _on_sides(name: str, width: float, torch_loss, jax_loss) -> tuple:
 
   Returns:
     ({key: PyTorch's in float64}, {key: PyTorch's}, {key: ours}, how many units
-    PyTorch's float32 tips over zero without those signs).
+    PyTorch's float32 would have tipped over zero).
   """
 
   def of_torch(dtype, signs=None):
@@ -285,7 +287,7 @@ def _on_sides(name: str, width: float, torch_loss, jax_loss) -> tuple:
     return {k: v.numpy() for k, v in zip(named, values, strict=True)}, found
 
   truth, signs = of_torch(np.float64)
-  # With the signs given, it says where they would have been.
+  # It says where its units would be if those before them had not been moved.
   theirs, own_signs = of_torch(np.float32, signs)
   tipped = sum(
     int(np.sum(a != b)) for a, b in zip(signs, own_signs, strict=True)
