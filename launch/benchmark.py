@@ -124,23 +124,29 @@ def _measure(name: str, options: dict, folder: str) -> dict:
   the others, what went wrong on our side is.
   """
   ours, *rivals = _sides(name, options["precision"]).items()
-  pairs = [
-    _measure_in_turns(name, options, folder, dict([ours, *rival]))
-    for rival in ([[r] for r in rivals] or [[]])
-  ]
-  result = pairs[0]
-  for pair in pairs[1:]:
-    ours = pair["sides"].pop("jax")
-    if "error" in ours:
-      result["sides"]["jax"].setdefault("error", ours["error"])
+  first, *others = [[rival] for rival in rivals] or [[]]
+  result = _measure_in_turns(name, options, folder, dict([ours, *first]), True)
+  for rival in others:
+    pair = _measure_in_turns(name, options, folder, dict([ours, *rival]), False)
+    failed = pair["sides"].pop("jax").get("error")
+    if failed:
+      result["sides"]["jax"].setdefault("error", failed)
     result["sides"] |= pair["sides"]
   return result
 
 
 def _measure_in_turns(
-  name: str, options: dict, folder: str, wanted: dict[str, tuple[str, str]]
+  name: str,
+  options: dict,
+  folder: str,
+  wanted: dict[str, tuple[str, str]],
+  in_detail: bool,
 ) -> dict:
-  """Times one operation on some of `_sides`, in turns."""
+  """Times one operation on some of `_sides`, in turns.
+
+  In detail, what was compiled is profiled, and compiled once more from the
+  cache.
+  """
   cache = os.path.join(folder, "cache")
   environment = {
     "JAX_COMPILATION_CACHE_DIR": cache,
@@ -165,12 +171,13 @@ def _measure_in_turns(
           continue
         seconds[label].append(statistics.median(answer["seconds"]))
         answers[label]["memory"] = answer["memory"]
-    if "compile_seconds" in answers["jax"].get("facts", {}):
+    in_detail &= "compile_seconds" in answers["jax"].get("facts", {})
+    if in_detail:
       answers["jax"] |= sides["jax"].ask(profile=1)
   finally:
     for side in sides.values():
       side.close()
-  if "compile_seconds" in answers["jax"].get("facts", {}):
+  if in_detail:
     again = _Side("jax", environment)
     warm = again.ask(prepare=name, options={**options, "folder": folder})
     again.close()

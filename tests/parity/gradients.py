@@ -287,7 +287,7 @@ def _on_sides(name: str, width: float, torch_loss, jax_loss) -> tuple:
     return {k: v.numpy() for k, v in zip(named, values, strict=True)}, found
 
   truth, signs = of_torch(np.float64)
-  # It says where its units would be if those before them had not been moved.
+  # Each block says where its own units are, once those before it are in place.
   theirs, own_signs = of_torch(np.float32, signs)
   tipped = sum(
     int(np.sum(a != b)) for a, b in zip(signs, own_signs, strict=True)

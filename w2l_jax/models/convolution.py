@@ -69,8 +69,8 @@ def _largest_tile(x, kernel_size) -> int:
   return 4 if large and kernel_size == (3, 3) else 2
 
 
-def _convolution_by_tiles(x, kernel, strides, padding, tile) -> jax.Array:
-  """A convolution, by tiles of that side where a CPU is faster by them."""
+def _fastest_convolution(x, kernel, strides, padding, tile) -> jax.Array:
+  """A convolution; on a CPU by tiles of that side, or of filled-up channels."""
 
   def native(x, kernel):
     return _convolution(x, kernel, strides, padding)
@@ -107,7 +107,7 @@ def conv2d(
   Returns:
     [N, H', W', C'].
   """
-  return _convolution_by_tiles(x, kernel, strides, padding, 2)
+  return _fastest_convolution(x, kernel, strides, padding, 2)
 
 
 def _conv2d_forward(x, kernel, strides, padding):
@@ -237,7 +237,7 @@ def kernel_gradient(
       return _kernel_gradient_by_products(
         x, y_grad, kernel_size, strides, padding
       ).astype(x.dtype)
-    # Some images after others stay in the processor's cache.
+    # A few images at a time stay in the processor's cache.
     images = _images_at_a_time(x, y_grad, kernel_size, strides)
     blocks = [a.reshape(-1, images, *a.shape[1:]) for a in (x, y_grad)]
     total = jnp.zeros(
@@ -417,6 +417,6 @@ def conv2d_for_inference(
   hundredth of a level in a picture.  Arguments and result are those of
   `conv2d`.
   """
-  return _convolution_by_tiles(
+  return _fastest_convolution(
     x, kernel, strides, padding, _largest_tile(x, kernel.shape[:2])
   )
