@@ -47,11 +47,13 @@ def brute_force(x, kernel, y_grad, strides, padding):
 def test_value_and_gradients(setting, devices, channels, monkeypatch):
   """Some images at a time as on one device, and all at once as on several.
 
-  From 32 channels on, a CPU takes tiles and phases; odd numbers are filled up.
+  From 32 channels on, a CPU takes tiles, products and phases; odd numbers are
+  filled up.
   """
   monkeypatch.setattr(jax, "device_count", lambda: devices)
   # One, two or four images, by the setting.
-  monkeypatch.setattr(convolution, "_PRODUCT_BYTES", 40_000)
+  monkeypatch.setattr(convolution, "_OPERAND_BYTES", 40_000)
+  monkeypatch.setattr(convolution, "_RESULT_BYTES", 400_000)
   height, width, size, strides, padding = SETTINGS[setting]
   rng = np.random.default_rng(0)
   x = rng.normal(size=(4, height, width, channels[0]))
@@ -138,20 +140,38 @@ def test_bfloat16_is_summed_in_float32():
   np.testing.assert_allclose(found.astype(np.float32), 3000, rtol=1e-2)
 
 
-def test_accelerators_keep_their_own_input_gradient():
-  """One convolution over dilated maps; on a CPU, four over the maps."""
-  y_grad, kernel = jnp.zeros((2, 8, 8, 32)), jnp.zeros((3, 3, 32, 32))
+@pytest.mark.parametrize(("size", "on_cpu"), [(3, 0), (5, 4)])
+def test_accelerators_keep_their_own_input_gradient(size, on_cpu):
+  """One convolution over dilated maps; on a CPU, a product or four phases."""
+  y_grad, kernel = jnp.zeros((2, 8, 8, 32)), jnp.zeros((size, size, 32, 32))
+  padding = ((size // 2,) * 2,) * 2
   gradient = jax.jit(
     lambda y_grad, kernel: convolution.input_gradient(
-      y_grad, kernel, (16, 16), (2, 2), ((1, 1), (1, 1))
+      y_grad, kernel, (16, 16), (2, 2), padding
     )
   )
-  for platform, count in (("cpu", 4), ("cuda", 1), ("tpu", 1)):
+  for platform, count in (("cpu", on_cpu), ("cuda", 1), ("tpu", 1)):
     text = jax.export.export(gradient, platforms=[platform])(
       y_grad, kernel
     ).mlir_module()
     assert text.count("stablehlo.convolution") == count
     assert ("lhs_dilate = [2, 2]" in text) == (platform != "cpu")
+
+
+def test_accelerators_keep_their_own_strided_convolutions():
+  """And four phases of a transposed one; on a CPU, both are products."""
+  x, kernel = jnp.zeros((2, 16, 16, 32)), jnp.zeros((3, 3, 32, 32))
+  geometry = (2, 2), ((1, 1), (1, 1))
+  for function, count in (
+    (lambda x, k: convolution.conv2d(x, k, *geometry), 1),
+    (convolution.conv_transpose_stride2, 4),
+  ):
+    for platform in ("cpu", "cuda", "tpu"):
+      text = jax.export.export(jax.jit(function), platforms=[platform])(
+        x, kernel
+      ).mlir_module()
+      found = text.count("stablehlo.convolution")
+      assert found == (0 if platform == "cpu" else count)
 
 
 def test_accelerators_keep_their_own_3x3_convolutions():
@@ -272,13 +292,13 @@ def test_inference_takes_larger_tiles(images, size, channels):
   assert errors[0] < errors[1] / 2
 
 
-@pytest.mark.parametrize("size", [(48, 48), (64, 40)])
-def test_transposed_convolution_by_products(size):
-  """Against the dilated convolution in float64."""
+@pytest.mark.parametrize("size", [(48, 48), (12, 20), (3, 3)])
+def test_transposed_convolution(size, monkeypatch):
+  """By products and by phases, against the dilated convolution in float64."""
   rng = np.random.default_rng(0)
-  x = rng.normal(size=(2, *size, 20)).astype(np.float32)
-  kernel = rng.normal(size=(3, 3, 20, 8)).astype(np.float32)
-  expected = np.zeros((2, 2 * size[0] + 1, 2 * size[1] + 1, 8))
+  x = rng.normal(size=(4, *size, 40)).astype(np.float32)
+  kernel = rng.normal(size=(3, 3, 40, 32)).astype(np.float32)
+  expected = np.zeros((4, 2 * size[0] + 1, 2 * size[1] + 1, 32))
   for i in range(3):
     for j in range(3):
       # A kernel of jax.lax.conv_transpose is the correlation's: flipped.
@@ -286,11 +306,15 @@ def test_transposed_convolution_by_products(size):
         np.float64
       ) @ kernel[2 - i, 2 - j].astype(np.float64)
   expected = expected[:, 1:, 1:]
-  found = jax.jit(convolution.conv_transpose_for_inference)(x, kernel)
-  assert found.shape == expected.shape
-  np.testing.assert_allclose(found, expected, atol=3e-5)
-  # It is the other algorithm, which rounds in another order.
-  assert (found != convolution.conv_transpose_stride2(x, kernel)).any()
+  found = []
+  for devices in (1, 8):
+    monkeypatch.setattr(jax, "device_count", lambda n=devices: n)
+    f = jax.jit(lambda x, k: convolution.conv_transpose_stride2(x, k))
+    found.append(f(x, kernel))
+    assert found[-1].shape == expected.shape
+    np.testing.assert_allclose(found[-1], expected, atol=5e-5)
+  # They are two algorithms, which round in different orders.
+  assert (found[0] != found[1]).any()
 
 
 @pytest.mark.parametrize(

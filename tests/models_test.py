@@ -336,6 +336,57 @@ def test_conv_block(kernel_size, strides, padding, residual, train):
     )
 
 
+@pytest.mark.parametrize("train", [False, True])
+def test_normalisation_is_flaxs(train):
+  """Values, statistics and gradients of a block, beside nn.BatchNorm.
+
+  But the gradient by the convolution's bias in training, which is zero.
+  """
+
+  class Reference(nn.Module):
+    """The same block of Flax's own parts."""
+
+    @nn.compact
+    def __call__(self, x):
+      y = nn.Conv(6, (3, 3), padding=[(1, 1)] * 2, name="conv")(x)
+      norm = nn.BatchNorm(
+        use_running_average=not train, momentum=0.9, name="batch_norm"
+      )
+      return nn.relu(x + norm(y))
+
+  with jax.enable_x64(True):
+    rng = np.random.default_rng(0)
+    x, weights = rng.normal(size=(2, 4, 9, 11, 6))
+    block = layers.ConvBlock(6, 3, 1, 1, residual=True)
+    variables = jax.tree.map(np.float64, drawn(block, x, train))
+
+    def loss(apply):
+      def function(params, x):
+        y, updates = apply(
+          {**variables, "params": params}, x, mutable=["batch_stats"]
+        )
+        return (y * weights).sum(), updates
+
+      return jax.value_and_grad(function, (0, 1), has_aux=True)(
+        variables["params"], x
+      )
+
+    found = loss(lambda v, x, **kwargs: block.apply(v, x, train, **kwargs))
+    expected = loss(Reference().apply)
+    if train:
+      bias_grad = found[1][0]["conv"]["bias"]
+      np.testing.assert_array_equal(bias_grad, 0)
+      np.testing.assert_allclose(
+        expected[1][0]["conv"].pop("bias"), bias_grad, atol=1e-12
+      )
+      del found[1][0]["conv"]["bias"]
+    jax.tree.map(
+      lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12),
+      found,
+      expected,
+    )
+
+
 @pytest.mark.parametrize("size", [(1, 1), (3, 3), (4, 7)])
 def test_conv_transpose_block(size):
   """Against PyTorch's definition of a transposed convolution."""

@@ -3,10 +3,10 @@ r"""How fast and how exact single convolutions are: XLA's, ours and PyTorch's.
   pip install -e '.[torch]'
   python -m tests.measurements.convolution_rates
 
-Prints three tables: gradients by the kernel (convolution.kernel_gradient),
+Prints four tables: gradients by the kernel (convolution.kernel_gradient),
 convolutions as training and inference have them (conv2d, conv2d_for_inference),
-and transposed ones in inference (conv_transpose_for_inference).  The sides take
-turns; rates are medians of wall time, errors are against float64.
+strided ones with their gradients by the input, and transposed ones.  The sides
+take turns; rates are medians of wall time, errors are against float64.
 """
 
 import statistics
@@ -47,8 +47,21 @@ _FORWARD = (
   (12, 256, 256, 5),
   (6, 512, 512, 3),
 )
+# Height, width, channels before and after, side of the kernel, strides.
+_STRIDED = (
+  (48, 96, 32, 64, 5, (1, 2)),
+  (48, 48, 64, 128, 3, (2, 2)),
+  (24, 24, 128, 256, 3, (2, 2)),
+  (12, 12, 256, 512, 3, (2, 2)),
+  (6, 6, 512, 512, 3, (2, 2)),
+)
 # Side of the map before it is doubled.
-_TRANSPOSED = ((48, 160, 64), (24, 320, 128), (12, 512, 256))
+_TRANSPOSED = (
+  (48, 160, 64),
+  (24, 320, 128),
+  (12, 512, 256),
+  (6, 768, 384),
+)
 
 
 def rates(sides: dict, operations: float) -> dict[str, float]:
@@ -194,39 +207,120 @@ def forward_row(size: int, before: int, after: int, kernel: int) -> str:
   )
 
 
-def transposed_row(size: int, before: int, after: int) -> str:
-  """Returns a line of the third table."""
-  x, weights, _ = drawn(size, before, after, 3)
-  x_, weights_ = jnp.asarray(x), jnp.asarray(weights)
-  plain, fast = (
-    jax.jit(f)
-    for f in (
-      convolution.conv_transpose_stride2,
-      convolution.conv_transpose_for_inference,
+def strided_rows(height, width, before, after, kernel, strides) -> str:
+  """Returns two lines of the third table: forward, gradient by the input."""
+  rng = np.random.default_rng(0)
+  shape = (_BATCH.value, height, width, before)
+  x = rng.normal(size=shape).astype(np.float32)
+  weights = rng.normal(size=(kernel, kernel, before, after)).astype(np.float32)
+  padding = ((kernel // 2,) * 2,) * 2
+
+  def native(x, kernel):
+    return jax.lax.conv_general_dilated(
+      x, kernel, strides, padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
     )
-  )
-  x64 = torch.from_numpy(x).double().permute(0, 3, 1, 2)
-  # PyTorch's is [in, out, h, w], turned by 180 degrees.
-  weights64 = torch.from_numpy(weights[::-1, ::-1].copy()).double()
-  weights64 = weights64.permute(2, 3, 0, 1)
-  x32, weights32 = x64.float().contiguous(), weights64.float().contiguous()
+
+  def native_gradient(y_grad, kernel):
+    return jax.vjp(lambda x: native(x, kernel), jnp.asarray(x))[1](y_grad)[0]
+
+  def theirs(x, weights):
+    return torch.nn.functional.conv2d(
+      x, weights, stride=strides, padding=kernel // 2
+    )
+
+  def their_gradient(y_grad, weights):
+    return torch.nn.grad.conv2d_input(
+      (len(x), before, height, width),
+      weights,
+      y_grad,
+      stride=strides,
+      padding=kernel // 2,
+    )
+
+  shape = jax.eval_shape(native, x, weights).shape
+  y_grad = rng.normal(size=shape).astype(np.float32)
+  lines = []
+  for label, array, one, ours, other in (
+    (
+      "forward",
+      x,
+      native,
+      lambda x, k: convolution.conv2d(x, k, strides, padding),
+      theirs,
+    ),
+    (
+      "by the input",
+      y_grad,
+      native_gradient,
+      lambda g, k: convolution.input_gradient(
+        g, k, (height, width), strides, padding
+      ),
+      their_gradient,
+    ),
+  ):
+    lines.append(
+      _row(
+        f"{kernel}x{kernel}, strides {strides}, {before} to {after}, "
+        f"{height}x{width}, {label}",
+        (array, weights),
+        (jax.jit(one), jax.jit(ours), other),
+        2.0 * y_grad.size * kernel**2 * before,
+        torch.from_numpy(weights).permute(3, 2, 0, 1),
+      )
+    )
+  return "\n".join(lines)
+
+
+def transposed_row(size: int, before: int, after: int) -> str:
+  """Returns a line of the fourth table."""
+  x, weights, _ = drawn(size, before, after, 3)
+
+  def native(x, kernel):
+    return jax.lax.conv_general_dilated(
+      x,
+      kernel,
+      (1, 1),
+      ((1, 2), (1, 2)),
+      lhs_dilation=(2, 2),
+      dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
 
   def theirs(x, weights):
     return torch.nn.functional.conv_transpose2d(
       x, weights, stride=2, padding=1, output_padding=1
     )
 
-  truth = theirs(x64, weights64).permute(0, 2, 3, 1).numpy()
+  return _row(
+    f"{before} to {after}, from {size}x{size}",
+    (x, weights),
+    (jax.jit(native), jax.jit(convolution.conv_transpose_stride2), theirs),
+    2.0 * x.size * 9 * after,
+    # PyTorch's is [in, out, h, w], turned by 180 degrees.
+    torch.from_numpy(weights[::-1, ::-1].copy()).permute(2, 3, 0, 1),
+  )
+
+
+def _row(label, arrays, sides, operations, torch_weights) -> str:
+  """Returns a line of XLA's, ours and PyTorch's rates and errors."""
+  native, ours, theirs = sides
+  x, weights = (jnp.asarray(a) for a in arrays)
+  x64 = torch.from_numpy(arrays[0]).double().permute(0, 3, 1, 2)
+  x32, weights32 = x64.float().contiguous(), torch_weights.contiguous()
+  truth = theirs(x64, torch_weights.double()).permute(0, 2, 3, 1).numpy()
   found = rates(
     {
-      "phases": lambda: plain(x_, weights_).block_until_ready(),
-      "here": lambda: fast(x_, weights_).block_until_ready(),
+      "XLA": lambda: native(x, weights).block_until_ready(),
+      "here": lambda: ours(x, weights).block_until_ready(),
       "PyTorch": lambda: theirs(x32, weights32),
     },
-    2.0 * x.size * 9 * after,
+    operations,
   )
-  errors = [relative(f(x_, weights_), truth) for f in (plain, fast)]
-  return line(f"{before} to {after}, from {size}x{size}", found, errors)
+  results = (
+    native(x, weights),
+    ours(x, weights),
+    theirs(x32, weights32).permute(0, 2, 3, 1).numpy(),
+  )
+  return line(label, found, [relative(a, truth) for a in results])
 
 
 def main(argv):
@@ -246,12 +340,16 @@ def main(argv):
   with torch.inference_mode():
     for row in _FORWARD:
       print(forward_row(*row), flush=True)
-    print(
-      "\n| transposed, in inference | phases | here | PyTorch | error: phases "
-      "| here |\n|---|---|---|---|---|---|"
-    )
-    for row in _TRANSPOSED:
-      print(transposed_row(*row), flush=True)
+    for label, function, rows in (
+      ("strided", strided_rows, _STRIDED),
+      ("transposed", transposed_row, _TRANSPOSED),
+    ):
+      print(
+        f"\n| {label} | XLA | here | PyTorch | error: XLA | here | PyTorch |\n"
+        "|---|---|---|---|---|---|---|"
+      )
+      for row in rows:
+        print(function(*row), flush=True)
 
 
 if __name__ == "__main__":

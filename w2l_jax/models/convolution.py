@@ -3,14 +3,14 @@
 XLA's CPU backend takes the gradient by a kernel as one convolution with the
 whole map for its kernel: at large maps five times as slow as the forward pass,
 and a sum of so many terms in a row that it loses a digit.  There the gradient
-is written as matrix products here, some images at a time.  3x3 and 5x5
-convolutions of stride 1 and their gradients are Winograd's where channels and
-maps are large enough (winograd.py has the algorithm), odd numbers of channels
-are filled up with zeros, the gradient by the input of strided ones is taken in
-phases, and in inference large transposed ones are matrix products.
-Accelerators keep XLA's own of all these, except that a transposed convolution
-is its four phases everywhere.  docs/PERFORMANCE.md has the figures; layers.py
-has the blocks that call this.
+is written as matrix products here, some images at a time.  So are strided 3x3
+convolutions, their gradients by the input, and transposed convolutions.  3x3
+and 5x5 convolutions of stride 1 and their gradients are Winograd's where
+channels and maps are large enough (winograd.py has the algorithm), odd numbers
+of channels are filled up with zeros, and the gradient by the input of larger
+strided ones is taken in phases.  Accelerators keep XLA's own of all these,
+except that a transposed convolution is its four phases there.
+docs/PERFORMANCE.md has the figures; layers.py has the blocks that call this.
 """
 
 import functools
@@ -44,8 +44,8 @@ _LEAST_CHANNELS = 32
 # 7x7 kernel is 1.9 times as fast over 16 of them as over 15, and 4 times as
 # fast over 4 as over 3.
 _VECTOR = 4
-# Bytes of the operands of one product of a kernel gradient: they stay in cache.
-_PRODUCT_BYTES = 4_000_000
+# Bytes of a product's operands, and of its result, that stay in cache.
+_OPERAND_BYTES, _RESULT_BYTES = 4_000_000, 11_000_000
 
 
 def _is_winograds(x, kernel_shape, strides, padding) -> bool:
@@ -63,6 +63,40 @@ def _is_winograds(x, kernel_shape, strides, padding) -> bool:
   )
 
 
+def _is_of_products(x, kernel_shape, strides) -> bool:
+  """Whether a CPU is faster at this strided convolution by products."""
+  h, w, c_in, c_out = kernel_shape
+  return (
+    # Of others, XLA's are as fast.
+    ((h, w, *strides) == (3, 3, 2, 2) or strides == (1, 2))
+    and min(c_in, c_out) >= _LEAST_CHANNELS
+    and x.dtype == jnp.float32
+    and jax.device_count() == 1  # See `kernel_gradient`.
+  )
+
+
+def _by_images(function, bytes_of_one, most, *arrays) -> jax.Array:
+  """Maps [N, ...] arrays to one, as many images at a time as a cache holds."""
+  n = len(arrays[0])
+  images = _largest_divisor(n, most // bytes_of_one)
+  if images == n:
+    return function(*arrays)
+
+  def of_some(first):
+    # From the whole array: XLA would compute a reshaped one anew for each use.
+    return function(
+      *(jax.lax.dynamic_slice_in_dim(a, first, images) for a in arrays)
+    )
+
+  blocks = jax.lax.map(of_some, jnp.arange(0, n, images))
+  return blocks.reshape(n, *blocks.shape[2:])
+
+
+def _largest_divisor(n: int, most: int) -> int:
+  """The largest divisor of n up to `most`, 1 at the least."""
+  return max(k for k in range(1, n + 1) if n % k == 0 and k <= max(1, most))
+
+
 def _largest_tile(x, kernel_size) -> int:
   """The side of the tiles that are fastest."""
   large = x.shape[1] * x.shape[2] >= _LEAST_MAP_OF_LARGE_TILES
@@ -75,6 +109,9 @@ def _fastest_convolution(x, kernel, strides, padding, tile) -> jax.Array:
   def native(x, kernel):
     return _convolution(x, kernel, strides, padding)
 
+  def by_products(x, kernel):
+    return _strided_by_products(x, kernel, strides, padding)
+
   def of_whole_vectors(x, kernel):
     more = -x.shape[-1] % _VECTOR
     x = jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, more)))
@@ -82,11 +119,48 @@ def _fastest_convolution(x, kernel, strides, padding, tile) -> jax.Array:
 
   if _is_winograds(x, kernel.shape, strides, padding):
     faster = functools.partial(winograd.conv2d, m=tile)
+  elif _is_of_products(x, kernel.shape, strides):
+    faster = by_products
   elif x.shape[-1] % 2 and x.shape[-1] > 1:  # One picture's three, five's 15.
     faster = of_whole_vectors
   else:
     return native(x, kernel)
   return jax.lax.platform_dependent(x, kernel, cpu=faster, default=native)
+
+
+def _strided_by_products(x, kernel, strides, padding) -> jax.Array:
+  """A convolution as matrix products, as `_kernel_gradient_by_products`.
+
+  The columns' taps are laid side by side in the input's channels, those of the
+  rows that leave the same remainder by the stride in the product's, whose parts
+  are then added up where they meet.
+  """
+  h, w, c_in, c_out = kernel.shape
+  row_stride, column_stride = strides
+  rows, columns = (
+    (x.shape[1 + i] + sum(padding[i]) - kernel.shape[i]) // strides[i] + 1
+    for i in range(2)
+  )
+
+  def of_some(x):
+    x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
+    parts = []
+    for remainder in range(min(row_stride, h)):
+      by_tap = kernel[remainder::row_stride]
+      shifts = len(by_tap)
+      some = x[:, remainder::row_stride][:, : rows + shifts - 1]
+      taps = [some[:, :, j::column_stride][:, :, :columns] for j in range(w)]
+      product = jnp.concatenate(taps, axis=-1).reshape(-1, w * c_in) @ (
+        by_tap.reshape(shifts, w * c_in, c_out)
+        .swapaxes(0, 1)
+        .reshape(w * c_in, -1)
+      )
+      product = product.reshape(len(x), -1, columns, shifts, c_out)
+      parts += [product[:, i : i + rows, :, i] for i in range(shifts)]
+    return sum(parts)
+
+  operand = x.shape[1] * columns * w * c_in * x.dtype.itemsize
+  return _by_images(of_some, operand, _OPERAND_BYTES, x)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
@@ -149,7 +223,10 @@ def input_gradient(
     return vjp(y_grad)[0]
 
   def by_phases(y_grad, kernel):
-    return _transposed(y_grad, kernel, size, strides, padding)
+    return _transposed_by_phases(y_grad, kernel, size, strides, padding)
+
+  def by_product(y_grad, kernel):
+    return _transposed_by_product(y_grad, kernel, size, strides, padding)
 
   def by_tiles(y_grad, kernel):
     return winograd.conv2d(y_grad, kernel, 2, transposed=True)
@@ -158,12 +235,65 @@ def input_gradient(
     faster = by_tiles
   elif strides == (1, 1) or min(kernel.shape[2:]) < _LEAST_CHANNELS:
     return native(y_grad, kernel)
+  elif kernel.shape[:2] == (3, 3) and _is_of_products(
+    y_grad, kernel.shape, strides
+  ):
+    faster = by_product
   else:
     faster = by_phases
   return jax.lax.platform_dependent(y_grad, kernel, cpu=faster, default=native)
 
 
-def _transposed(y, kernel, size, strides, padding) -> jax.Array:
+def _transposed_by_product(y, kernel, size, strides, padding) -> jax.Array:
+  """`input_gradient` as a matrix product.
+
+  It gives what each pixel of `y` adds by each tap; these are then added up
+  where they meet.
+  """
+  h, w, c_in, c_out = kernel.shape
+  rows, columns = y.shape[1:3]
+  # As many taps meet in a pixel; so many pixels are found, borders included.
+  meet = [-(-kernel.shape[i] // strides[i]) for i in range(2)]
+  found = [
+    max(
+      -(-(size[i] + padding[i][0]) // strides[i]), y.shape[1 + i] + meet[i] - 1
+    )
+    for i in range(2)
+  ]
+  by_tap = kernel.transpose(3, 0, 1, 2).reshape(c_out, -1)
+
+  def of_some(y):
+    taps = (y.reshape(-1, c_out) @ by_tap).reshape(*y.shape[:3], h, w, c_in)
+
+    def phase(row, column):
+      """Pixels whose numbers leave these remainders by the strides."""
+      total = jnp.zeros((len(y), *found, c_in), y.dtype)
+      for i in range(row, h, strides[0]):
+        for j in range(column, w, strides[1]):
+          below, right = i // strides[0], j // strides[1]
+          around = (
+            (below, found[0] - rows - below),
+            (right, found[1] - columns - right),
+          )
+          total += jnp.pad(taps[:, :, :, i, j], ((0, 0), *around, (0, 0)))
+      return total
+
+    x = jnp.stack(
+      [
+        jnp.stack([phase(i, j) for j in range(strides[1])], axis=3)
+        for i in range(strides[0])
+      ],
+      axis=2,
+    )
+    x = x.reshape(len(y), found[0] * strides[0], found[1] * strides[1], c_in)
+    top, left = padding[0][0], padding[1][0]
+    return x[:, top : top + size[0], left : left + size[1]]
+
+  result = rows * columns * h * w * c_in * y.dtype.itemsize
+  return _by_images(of_some, result, _RESULT_BYTES, y)
+
+
+def _transposed_by_phases(y, kernel, size, strides, padding) -> jax.Array:
   """`input_gradient` phase by phase.
 
   Rows and columns of the result whose numbers leave the same remainders by the
@@ -227,9 +357,12 @@ def kernel_gradient(
     return vjp(y_grad)[0]
 
   def products(x, y_grad):
-    def add(total, images):
+    def add(total, first):
+      block = (
+        jax.lax.dynamic_slice_in_dim(a, first, images) for a in (x, y_grad)
+      )
       return total + _kernel_gradient_by_products(
-        *images, kernel_size, strides, padding
+        *block, kernel_size, strides, padding
       ), None
 
     if jax.device_count() > 1:
@@ -239,11 +372,12 @@ def kernel_gradient(
       ).astype(x.dtype)
     # A few images at a time stay in the processor's cache.
     images = _images_at_a_time(x, y_grad, kernel_size, strides)
-    blocks = [a.reshape(-1, images, *a.shape[1:]) for a in (x, y_grad)]
     total = jnp.zeros(
       (*kernel_size, x.shape[-1], y_grad.shape[-1]), _sum_dtype(x)
     )
-    return jax.lax.scan(add, total, blocks)[0].astype(x.dtype)
+    return jax.lax.scan(add, total, jnp.arange(0, len(x), images))[0].astype(
+      x.dtype
+    )
 
   def by_tiles(x, y_grad):
     tile = _largest_tile(x, kernel_size)
@@ -266,8 +400,7 @@ def _images_at_a_time(x, y_grad, kernel_size, strides) -> int:
   n, rows, columns, c_out = y_grad.shape
   shifts = -(-h // row_stride)
   operands = (rows + shifts - 1) * columns * (w * x.shape[-1] + shifts * c_out)
-  most = max(1, _PRODUCT_BYTES // (operands * x.dtype.itemsize))
-  return max(k for k in range(1, min(n, most) + 1) if n % k == 0)
+  return _largest_divisor(n, _OPERAND_BYTES // (operands * x.dtype.itemsize))
 
 
 def _sum_dtype(x) -> jnp.dtype:
@@ -316,12 +449,13 @@ def _kernel_gradient_by_products(x, y_grad, kernel_size, strides, padding):
 
 @jax.custom_vjp
 def conv_transpose_stride2(x: jax.Array, kernel: jax.Array) -> jax.Array:
-  """A 3x3 transposed convolution of stride 2, as its four phases.
+  """A 3x3 transposed convolution of stride 2.
 
-  Equal to dilating `x` by 2 and padding it by (1, 2), but each parity of
-  output rows and columns is computed by itself: even outputs take the middle
-  tap of x[m], odd ones the outer taps over x[m], x[m + 1].  Its gradients are
-  those of the convolution that it is the transpose of.
+  Equal to dilating `x` by 2 and padding it by (1, 2), but no zeros are
+  multiplied: on CPUs it is a matrix product, elsewhere its four phases, that
+  is, each parity of output rows and columns by itself: even outputs take the
+  middle tap of x[m], odd ones the outer taps over x[m], x[m + 1].  Its
+  gradients are those of the convolution that it is the transpose of.
 
   Args:
     x: [N, H, W, C].
@@ -331,7 +465,18 @@ def conv_transpose_stride2(x: jax.Array, kernel: jax.Array) -> jax.Array:
     [N, 2H, 2W, C'].
   """
   size = (2 * x.shape[1], 2 * x.shape[2])
-  return _transposed(x, _flipped(kernel), size, *_STRIDE2)
+
+  def by_phases(x, kernel):
+    return _transposed_by_phases(x, _flipped(kernel), size, *_STRIDE2)
+
+  def by_product(x, kernel):
+    return _transposed_by_product(x, _flipped(kernel), size, *_STRIDE2)
+
+  if not _is_of_products(x, kernel.shape, _STRIDE2[0]):
+    return by_phases(x, kernel)
+  return jax.lax.platform_dependent(
+    x, kernel, cpu=by_product, default=by_phases
+  )
 
 
 # Strides and padding of the convolution that it is the transpose of.
@@ -349,63 +494,12 @@ def _conv_transpose_forward(x, kernel):
 
 def _conv_transpose_backward(saved, y_grad):
   x, kernel = saved
-  x_grad = _convolution(y_grad, _flipped(kernel), *_STRIDE2)
+  x_grad = conv2d(y_grad, _flipped(kernel), *_STRIDE2)
   flipped_grad = kernel_gradient(y_grad, x, (3, 3), *_STRIDE2)
   return x_grad, _flipped(flipped_grad)
 
 
 conv_transpose_stride2.defvjp(_conv_transpose_forward, _conv_transpose_backward)
-
-
-def conv_transpose_for_inference(x: jax.Array, kernel: jax.Array) -> jax.Array:
-  """`conv_transpose_stride2`, as one matrix product a picture on CPUs.
-
-  Its phases are too narrow to be fast on large maps: the product gives all nine
-  taps of every pixel at once, which are then added where they overlap.
-  Arguments and result are those of `conv_transpose_stride2`.
-  """
-  if (
-    x.shape[1] * x.shape[2] < 2304  # Below, the phases are as fast.
-    or x.dtype != jnp.float32
-    or jax.device_count() > 1  # See `kernel_gradient`.
-  ):
-    return conv_transpose_stride2(x, kernel)
-  return jax.lax.platform_dependent(
-    x,
-    kernel,
-    cpu=lambda x, kernel: jax.lax.map(
-      lambda image: _conv_transpose_by_product(image, kernel), x
-    ),
-    default=conv_transpose_stride2,
-  )
-
-
-def _conv_transpose_by_product(x, kernel) -> jax.Array:
-  """`conv_transpose_stride2` of one picture [H, W, C]."""
-  h, w, c_in = x.shape
-  c_out = kernel.shape[-1]
-  taps = x.reshape(h * w, c_in) @ kernel.transpose(2, 0, 1, 3).reshape(c_in, -1)
-  taps = jnp.pad(
-    taps.reshape(h, w, 3, 3, c_out), ((0, 1), (0, 1), *((0, 0),) * 3)
-  )
-
-  # What a pixel (and the next ones below and to the right) adds to each output.
-  def tap(i, j, below=0, right=0):
-    return taps[below : h + below, right : w + right, i, j]
-
-  even_rows = jnp.stack([tap(1, 1), tap(1, 0) + tap(1, 2, right=1)], axis=2)
-  odd_rows = jnp.stack(
-    [
-      tap(0, 1) + tap(2, 1, below=1),
-      tap(0, 0)
-      + tap(0, 2, right=1)
-      + tap(2, 0, below=1)
-      + tap(2, 2, below=1, right=1),
-    ],
-    axis=2,
-  )
-  y = jnp.stack([even_rows, odd_rows], axis=1)
-  return y.reshape(2 * h, 2 * w, c_out)
 
 
 def conv2d_for_inference(

@@ -125,7 +125,6 @@ def conv(
   dtype: jnp.dtype | None = None,
   name: str = "conv",
   initializer: str = "torch",
-  for_inference: bool = False,
 ) -> jax.Array:
   """A convolution with bias and symmetric explicit padding.
 
@@ -140,72 +139,80 @@ def conv(
     name: of the submodule.
     initializer: "torch", PyTorch's default for kernel and bias, or "he", normal
       with variance 2 / fan_in for the kernel and zeros for the bias.
-    for_inference: whether a faster algorithm may round more.
 
   Returns:
     [N, H', W', features].
   """
-  kh, kw = _pair(kernel_size)
-  fan_in = kh * kw * x.shape[-1]
-  if initializer == "torch":
-    kernel_init = bias_init = uniform_init(fan_in)
-  elif initializer == "he":
-    kernel_init, bias_init = he_normal_init(fan_in), nn.initializers.zeros
-  else:
-    raise ValueError(f"initializer {initializer!r}, expected 'torch' or 'he'")
-  if for_inference:
-    convolve = convolution.conv2d_for_inference
-  else:
-    convolve = convolution.conv2d
-  if padding == 0 and x.shape[1:3] == (kh, kw):
-    return _WholeConv(features, kernel_init, bias_init, dtype, name=name)(x)
-  return nn.Conv(
+  y, bias = _Conv(
     features,
-    (kh, kw),
-    _pair(strides),
-    padding=[(padding, padding)] * 2,
-    kernel_init=kernel_init,
-    bias_init=bias_init,
-    dtype=dtype,
+    kernel_size,
+    strides,
+    padding,
+    dtype,
+    initializer,
     name=name,
-    conv_general_dilated=_as_flax_calls(convolve),
   )(x)
+  bias = bias.astype(y.dtype)
+  if y.shape[1:3] == (1, 1):
+    return _add_bias(y[:, 0, 0], bias)[:, None, None]
+  return y + _of_channels(bias)
 
 
-def _as_flax_calls(convolve: Callable) -> Callable:
-  """Returns what nn.Conv calls with arguments that are always the same here."""
+class _Conv(nn.Module):
+  """A convolution, and its bias, which is not added.
 
-  def convolution(x, kernel, strides, padding, **kwargs):
-    del kwargs
-    return convolve(x, kernel, tuple(strides), tuple(padding))
-
-  return convolution
-
-
-class _WholeConv(nn.Module):
-  """A convolution whose kernel covers all of its input: a matrix product."""
+  Attributes:
+    for_inference: whether a faster algorithm may round more.
+    (The others are arguments of `conv`.)
+  """
 
   features: int
-  kernel_init: Callable
-  bias_init: Callable
-  dtype: jnp.dtype | None
+  kernel_size: int | tuple[int, int]
+  strides: int | tuple[int, int] = 1
+  padding: int = 0
+  dtype: jnp.dtype | None = None
+  initializer: str = "torch"
+  for_inference: bool = False
 
   @nn.compact
-  def __call__(self, x: jax.Array) -> jax.Array:
-    """Maps [N, H, W, C] to [N, 1, 1, features]."""
+  def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Maps [N, H, W, C] to [N, H', W', features] and [features]."""
+    size = _pair(self.kernel_size)
+    fan_in = size[0] * size[1] * x.shape[-1]
+    if self.initializer == "torch":
+      kernel_init = bias_init = uniform_init(fan_in)
+    elif self.initializer == "he":
+      kernel_init, bias_init = he_normal_init(fan_in), nn.initializers.zeros
+    else:
+      raise ValueError(
+        f"initializer {self.initializer!r}, expected 'torch' or 'he'"
+      )
     kernel = self.param(
-      "kernel", self.kernel_init, (*x.shape[1:], self.features)
+      "kernel", kernel_init, (*size, x.shape[-1], self.features)
     )
-    bias = self.param("bias", self.bias_init, (self.features,))
-    x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
-    x = x.reshape(len(x), -1)
-    kernel = kernel.reshape(-1, self.features)
-    # In slices, so that the gradient by `x` is a sum of a few short sums: XLA's
-    # CPU backend adds up 512 products one after another, with 2.5 times the
-    # rounding error of PyTorch's.
-    slices = jnp.array_split(kernel, max(1, self.features // 64), axis=-1)
-    y = jnp.concatenate([x @ k for k in slices], axis=-1)
-    return _add_bias(y, bias)[:, None, None, :]
+    bias = self.param("bias", bias_init, (self.features,))
+    x, kernel = nn.dtypes.promote_dtype(x, kernel, dtype=self.dtype)
+    if self.padding == 0 and x.shape[1:3] == size:
+      return _whole_conv(x, kernel), bias
+    if self.for_inference:
+      convolve = convolution.conv2d_for_inference
+    else:
+      convolve = convolution.conv2d
+    border = (self.padding, self.padding)
+    return convolve(x, kernel, _pair(self.strides), (border, border)), bias
+
+
+def _whole_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
+  """A convolution whose kernel covers all of its input: a matrix product."""
+  features = kernel.shape[-1]
+  x = x.reshape(len(x), -1)
+  kernel = kernel.reshape(-1, features)
+  # In slices, so that the gradient by `x` is a sum of a few short sums: XLA's
+  # CPU backend adds up 512 products one after another, with 2.5 times the
+  # rounding error of PyTorch's.
+  slices = jnp.array_split(kernel, max(1, features // 64), axis=-1)
+  y = jnp.concatenate([x @ k for k in slices], axis=-1)
+  return y[:, None, None, :]
 
 
 @jax.custom_vjp
@@ -233,17 +240,94 @@ def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
   return (value, value) if isinstance(value, int) else tuple(value)
 
 
-def _batch_norm(train: bool, dtype) -> nn.BatchNorm:
-  # Two-pass variance: E[x^2] - E[x]^2 cancels in float32 where a channel's
-  # mean is large beside its deviation, and parity with PyTorch goes with it.
-  return nn.BatchNorm(
-    use_running_average=not train,
-    momentum=BATCH_NORM_MOMENTUM,
-    epsilon=BATCH_NORM_EPSILON,
-    use_fast_variance=False,
-    dtype=dtype,
-    name="batch_norm",
+@jax.custom_vjp
+def _normalized(
+  x: jax.Array, scale: jax.Array, bias: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+  """Normalises images [N, H, W, C] by their own mean and variance.
+
+  Its gradient is written out, two sums and one map, where JAX's own makes four
+  sums over as many maps that are stored for them.
+
+  Args:
+    x: [N, H, W, C].
+    scale, bias: [C].
+
+  Returns:
+    The images, and as constants the mean and the biased variance [C].
+  """
+  wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+  mean = jnp.mean(wide, axis=(0, 1, 2))
+  # Two passes: E[x^2] - E[x]^2 cancels in float32 where a channel's mean is
+  # large beside its deviation, and parity with PyTorch goes with it.
+  centered = wide - _of_channels(mean)
+  var = jnp.mean(jnp.square(centered), axis=(0, 1, 2))
+  factor = scale * jax.lax.rsqrt(var + BATCH_NORM_EPSILON)
+  y = centered * _of_channels(factor) + _of_channels(bias)
+  return y.astype(x.dtype), mean, var
+
+
+def _of_channels(values: jax.Array) -> jax.Array:
+  """[C] as [1, 1, 1, C], to go with images."""
+  return values[None, None, None]
+
+
+def _normalized_forward(x, scale, bias):
+  y, mean, var = _normalized(x, scale, bias)
+  return (y, mean, var), (x, scale, mean, var)
+
+
+def _normalized_backward(saved, grads):
+  x, scale, mean, var = saved
+  y_grad = grads[0].astype(mean.dtype)
+  centered = x.astype(mean.dtype) - _of_channels(mean)
+  inverse = jax.lax.rsqrt(var + BATCH_NORM_EPSILON)
+  count = x.size // x.shape[-1]
+  bias_grad = jnp.sum(y_grad, axis=(0, 1, 2))
+  scale_grad = jnp.sum(y_grad * centered, axis=(0, 1, 2)) * inverse
+  x_grad = _of_channels(scale * inverse) * (
+    y_grad
+    - _of_channels(bias_grad / count)
+    - centered * _of_channels(scale_grad * inverse / count)
   )
+  return x_grad.astype(x.dtype), scale_grad, bias_grad
+
+
+_normalized.defvjp(_normalized_forward, _normalized_backward)
+
+
+class _BatchNorm(nn.Module):
+  """Adds a convolution's bias and normalises, as Flax's and PyTorch's.
+
+  In training the bias is taken away again with the mean.  So it is not added at
+  all, but to the running mean, and its gradient is zero: PyTorch's is what
+  rounding leaves of it.  That saves two passes over every map.
+  """
+
+  @nn.compact
+  def __call__(
+    self, x: jax.Array, conv_bias: jax.Array, train: bool
+  ) -> jax.Array:
+    """Maps [N, H, W, C] to the same shape; conv_bias is [C]."""
+    c = x.shape[-1]
+    scale = self.param("scale", nn.initializers.ones, (c,), jnp.float32)
+    bias = self.param("bias", nn.initializers.zeros, (c,), jnp.float32)
+    mean = self.variable("batch_stats", "mean", jnp.zeros, (c,), jnp.float32)
+    var = self.variable("batch_stats", "var", jnp.ones, (c,), jnp.float32)
+    if train:
+      y, batch_mean, batch_var = _normalized(x, scale, bias)
+      if (
+        self.is_mutable_collection("batch_stats") and not self.is_initializing()
+      ):
+        keep = BATCH_NORM_MOMENTUM
+        batch_mean += jax.lax.stop_gradient(conv_bias)
+        mean.value = keep * mean.value + (1 - keep) * batch_mean
+        var.value = keep * var.value + (1 - keep) * batch_var
+      return y
+    factor = scale * jax.lax.rsqrt(var.value + BATCH_NORM_EPSILON)
+    y = x + _of_channels(conv_bias) - _of_channels(mean.value)
+    y = y * _of_channels(factor) + _of_channels(bias)
+    return y.astype(x.dtype)
 
 
 def training_apply(model: nn.Module, running_variance: str) -> Callable:
@@ -269,9 +353,9 @@ def training_apply(model: nn.Module, running_variance: str) -> Callable:
   def unbias(next_fun, args, kwargs, context):
     norm = context.module
     if (
-      not isinstance(norm, nn.BatchNorm)
+      not isinstance(norm, _BatchNorm)
       or context.method_name != "__call__"
-      or norm.use_running_average
+      or not args[2]  # Not in training.
       or not norm.is_mutable_collection("batch_stats")
     ):
       return next_fun(*args, **kwargs)
@@ -285,7 +369,7 @@ def training_apply(model: nn.Module, running_variance: str) -> Callable:
         f"input is {args[0].shape}; give larger batches"
       )
     # What this batch has added, momentum included.
-    added = after - norm.momentum * before
+    added = after - BATCH_NORM_MOMENTUM * before
     norm.put_variable("batch_stats", "var", after + added / (n - 1))
     return y
 
@@ -316,16 +400,16 @@ class ConvBlock(nn.Module):
   @nn.compact
   def __call__(self, x: jax.Array, train: bool) -> jax.Array:
     """Maps [N, H, W, C] to [N, H', W', features]."""
-    y = conv(
-      x,
+    y, bias = _Conv(
       self.features,
       self.kernel_size,
       self.strides,
       self.padding,
       self.dtype,
       for_inference=self.for_inference,
-    )
-    y = _batch_norm(train, self.dtype)(y)
+      name="conv",
+    )(x)
+    y = _BatchNorm(name="batch_norm")(y, bias, train)
     return nn.relu(x + y if self.residual else y)
 
 
@@ -377,15 +461,12 @@ class ConvTransposeBlock(nn.Module):
     init = uniform_init(9 * self.features)
     kernel = self.param("kernel", init, (3, 3, x.shape[-1], self.features))
     bias = self.param("bias", init, (self.features,))
-    x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
+    x, kernel = nn.dtypes.promote_dtype(x, kernel, dtype=self.dtype)
     if x.shape[1:3] == (1, 1):
       y = jnp.einsum("nc,hwcf->nhwf", x[:, 0, 0], kernel[::-1, ::-1])
     else:
-      convolve = convolution.conv_transpose_stride2
-      if self.for_inference:
-        convolve = convolution.conv_transpose_for_inference
-      y = convolve(x, kernel)
-    y = _batch_norm(train, self.dtype)(y + bias.reshape(1, 1, 1, -1))
+      y = convolution.conv_transpose_stride2(x, kernel)
+    y = _BatchNorm(name="batch_norm")(y, bias, train)
     return nn.relu(y)
 
 

@@ -77,14 +77,16 @@ def conv2d(
   if transposed:  # The channels change places in the product, without a copy.
     kernel = kernel[::-1, ::-1]
   points = _transformed(of_kernel, kernel).reshape(-1, *kernel.shape[2:])
-  (blocks,) = _in_blocks(m, r, x)
+  images = _images_at_a_time(m, r, x)
 
-  def convolve(block):
+  def convolve(first):
+    block = jax.lax.dynamic_slice_in_dim(x, first, images)
     return _conv2d_block(block, points, m, r, transposed)
 
-  if len(blocks) == 1:
-    return convolve(x)
-  return jax.lax.map(convolve, blocks).reshape(*x.shape[:3], -1)
+  if images == len(x):
+    return convolve(0)
+  blocks = jax.lax.map(convolve, jnp.arange(0, len(x), images))
+  return blocks.reshape(*x.shape[:3], -1)
 
 
 def kernel_gradient(
@@ -106,28 +108,31 @@ def kernel_gradient(
     list(zip(*a, strict=True)) for a in (of_kernel, of_output)
   )
 
-  def add(total, block):
-    x, y_grad = block
+  images = _images_at_a_time(m, r, x, y_grad)
+
+  def add(total, first):
+    block, block_grad = (
+      jax.lax.dynamic_slice_in_dim(a, first, images) for a in (x, y_grad)
+    )
     product = jax.lax.dot_general(
-      _input_points(x, m, r),
-      _points(of_gradient, _padded(y_grad, m), m, _tiles(y_grad, m)),
+      _input_points(block, m, r),
+      _points(of_gradient, _padded(block_grad, m), m, _tiles(y_grad, m)),
       (((1,), (1,)), ((0,), (0,))),
     )
     return total + product, None
 
   n = m + r - 1
   total = jnp.zeros((n * n, x.shape[-1], y_grad.shape[-1]), x.dtype)
-  total, _ = jax.lax.scan(add, total, _in_blocks(m, r, x, y_grad))
+  total, _ = jax.lax.scan(add, total, jnp.arange(0, len(x), images))
   return _transformed(back, total.reshape(n, n, *total.shape[1:]))
 
 
-def _in_blocks(m, r, *arrays) -> list[jax.Array]:
-  """[N, ...] arrays as [blocks, N / blocks, ...], small enough for a cache."""
+def _images_at_a_time(m, r, *arrays) -> int:
+  """How many images [N, ...] a cache holds, a divisor of N."""
   n = len(arrays[0])
   points = max(a[0].size for a in arrays) * ((m + r - 1) / m) ** 2
   most = max(1, int(_BLOCK / points))
-  images = max(k for k in range(1, min(n, most) + 1) if n % k == 0)
-  return [a.reshape(n // images, images, *a.shape[1:]) for a in arrays]
+  return max(k for k in range(1, min(n, most) + 1) if n % k == 0)
 
 
 def _conv2d_block(x, kernel_points, m, r, transposed) -> jax.Array:
