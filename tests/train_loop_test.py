@@ -210,7 +210,7 @@ def test_any_number_of_devices(
       if key.startswith("loss") and value:
         furthest = max(furthest, abs(other["metrics"][key] / value - 1))
     if with_gradients:
-      # Biases before BatchNorm have no gradient but rounding: absolutely.
+      # Next to nothing is compared absolutely.
       np.testing.assert_allclose(
         other["moments"],
         one["moments"],

@@ -223,6 +223,14 @@ def strided_rows(height, width, before, after, kernel, strides) -> str:
   def native_gradient(y_grad, kernel):
     return jax.vjp(lambda x: native(x, kernel), jnp.asarray(x))[1](y_grad)[0]
 
+  def ours(x, kernel):
+    return convolution.conv2d(x, kernel, strides, padding)
+
+  def our_gradient(y_grad, kernel):
+    return convolution.input_gradient(
+      y_grad, kernel, (height, width), strides, padding
+    )
+
   def theirs(x, weights):
     return torch.nn.functional.conv2d(
       x, weights, stride=strides, padding=kernel // 2
@@ -237,38 +245,29 @@ def strided_rows(height, width, before, after, kernel, strides) -> str:
       padding=kernel // 2,
     )
 
-  shape = jax.eval_shape(native, x, weights).shape
-  y_grad = rng.normal(size=shape).astype(np.float32)
-  lines = []
-  for label, array, one, ours, other in (
+  y_shape = jax.eval_shape(native, x, weights).shape
+  y_grad = rng.normal(size=y_shape).astype(np.float32)
+  label = (
+    f"{kernel}x{kernel}, strides {strides}, {before} to {after}, "
+    f"{height}x{width}"
+  )
+  others = (
+    2.0 * y_grad.size * kernel**2 * before,
+    torch.from_numpy(weights).permute(3, 2, 0, 1),
+  )
+  return "\n".join(
     (
-      "forward",
-      x,
-      native,
-      lambda x, k: convolution.conv2d(x, k, strides, padding),
-      theirs,
-    ),
-    (
-      "by the input",
-      y_grad,
-      native_gradient,
-      lambda g, k: convolution.input_gradient(
-        g, k, (height, width), strides, padding
-      ),
-      their_gradient,
-    ),
-  ):
-    lines.append(
       _row(
-        f"{kernel}x{kernel}, strides {strides}, {before} to {after}, "
-        f"{height}x{width}, {label}",
-        (array, weights),
-        (jax.jit(one), jax.jit(ours), other),
-        2.0 * y_grad.size * kernel**2 * before,
-        torch.from_numpy(weights).permute(3, 2, 0, 1),
-      )
+        label, (x, weights), (jax.jit(native), jax.jit(ours), theirs), *others
+      ),
+      _row(
+        "its gradient by the input",
+        (y_grad, weights),
+        (jax.jit(native_gradient), jax.jit(our_gradient), their_gradient),
+        *others,
+      ),
     )
-  return "\n".join(lines)
+  )
 
 
 def transposed_row(size: int, before: int, after: int) -> str:

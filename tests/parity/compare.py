@@ -178,10 +178,10 @@ def write_report(outdir: str, results: dict, plan: Plan) -> None:
     f"{FLOAT64:g}); float32 against PyTorch's float64, ours and PyTorch's own, "
     "and the largest ratio of the two on one tensor"
     + (f" (bound {FLOAT32_RATIO:g})." if plan.bound_float32 else ".")
-    + " Biases before a BatchNorm have a true gradient of zero: ours, as a "
-    "part of the network's largest gradient. Where rounding tips a rectified "
-    "unit over zero, gradients jump by a thousandth or more, in PyTorch or "
-    "here by chance (PyTorch's float32 would tip "
+    + " Biases before a BatchNorm have a true gradient of zero: PyTorch's, as "
+    "a part of the network's largest gradient; ours is zero itself. Where "
+    "rounding tips a rectified unit over zero, gradients jump by a thousandth "
+    "or more, in PyTorch or here by chance (PyTorch's float32 would tip "
     + ", ".join(
       f"{n} units of the {k}"
       for k, n in results["gradients"]["tipped units"].items()

@@ -390,7 +390,8 @@ def gradients(plan: Plan) -> dict:
     scale = max(np.abs(v).max() for v in expected.values())
     for name, value in expected.items():
       if _is_before_batch_norm(network, name):
-        biases.append(np.abs(ours[key][name]).max() / scale)
+        assert not ours[key][name].any(), name
+        biases.append(np.abs(value).max() / scale)
         continue
       errors.append((relative(ours[key][name], value), name))
       theirs = relative(theirs32[key][name], value)

@@ -3,13 +3,14 @@
 XLA's CPU backend takes the gradient by a kernel as one convolution with the
 whole map for its kernel: at large maps five times as slow as the forward pass,
 and a sum of so many terms in a row that it loses a digit.  There the gradient
-is written as matrix products here, some images at a time.  So are strided 3x3
-convolutions, their gradients by the input, and transposed convolutions.  3x3
-and 5x5 convolutions of stride 1 and their gradients are Winograd's where
-channels and maps are large enough (winograd.py has the algorithm), odd numbers
-of channels are filled up with zeros, and the gradient by the input of larger
-strided ones is taken in phases.  Accelerators keep XLA's own of all these,
-except that a transposed convolution is its four phases there.
+is written as matrix products here, some images at a time.  So are wide 3x3
+convolutions of stride 2, their gradients by the input, 5x5 ones of stride
+(1, 2), and transposed convolutions.  3x3 and 5x5 convolutions of stride 1 and
+their gradients are Winograd's where channels and maps are large enough
+(winograd.py has the algorithm), odd numbers of channels are filled up with
+zeros, and the gradient by the input of other strided ones is taken in phases.
+Accelerators keep XLA's own of all these, except that a transposed convolution
+is its four phases there.
 docs/PERFORMANCE.md has the figures; layers.py has the blocks that call this.
 """
 
@@ -18,7 +19,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from w2l_jax.models import winograd
+from w2l_jax.models import image_blocks, winograd
 
 _NHWC = ("NHWC", "HWIO", "NHWC")
 
@@ -35,16 +36,21 @@ def _convolution(x, kernel, strides, padding) -> jax.Array:
 # those of 4x4 outputs are faster than those of 2x2 (below, it is the kernel's
 # transform that takes the time).
 _LEAST_TILED_MAP, _LEAST_MAP_OF_LARGE_TILES = 36, 144
-# Of the narrower side of a kernel, for tiles and for the phases of an input
-# gradient.  Of narrow networks some runs are asked to have the same bits
-# (resident_data_test.py), which phases of few channels do not keep: a program
-# that holds more than the step rounds them otherwise.
+# Of the narrower side of a kernel, for tiles, for products in place of XLA's
+# forward and input gradient, and for phases of the latter.  Of narrow networks
+# some runs are asked to have the same bits (resident_data_test.py), which
+# phases of few channels do not keep: a program that holds more than the step
+# rounds them otherwise.
 _LEAST_CHANNELS = 32
 # What odd numbers of input channels are filled up to a multiple of, by zeros: a
 # 7x7 kernel is 1.9 times as fast over 16 of them as over 15, and 4 times as
 # fast over 4 as over 3.
 _VECTOR = 4
-# Bytes of a product's operands, and of its result, that stay in cache.
+# Kernels and strides of which a CPU is faster by products, of those measured.
+_OF_PRODUCTS = {(3, 3, 2, 2), (5, 5, 1, 2)}
+# Bytes of operands, or of a result that is larger than they are, of products of
+# some images at a time; on processors of 1 MB a core and 32 MB together, these
+# were fastest.
 _OPERAND_BYTES, _RESULT_BYTES = 4_000_000, 11_000_000
 
 
@@ -63,38 +69,15 @@ def _is_winograds(x, kernel_shape, strides, padding) -> bool:
   )
 
 
-def _is_of_products(x, kernel_shape, strides) -> bool:
+def _is_of_products(kernel_shape, strides, dtype) -> bool:
   """Whether a CPU is faster at this strided convolution by products."""
   h, w, c_in, c_out = kernel_shape
   return (
-    # Of others, XLA's are as fast.
-    ((h, w, *strides) == (3, 3, 2, 2) or strides == (1, 2))
+    (h, w, *strides) in _OF_PRODUCTS
     and min(c_in, c_out) >= _LEAST_CHANNELS
-    and x.dtype == jnp.float32
+    and dtype == jnp.float32
     and jax.device_count() == 1  # See `kernel_gradient`.
   )
-
-
-def _by_images(function, bytes_of_one, most, *arrays) -> jax.Array:
-  """Maps [N, ...] arrays to one, as many images at a time as a cache holds."""
-  n = len(arrays[0])
-  images = _largest_divisor(n, most // bytes_of_one)
-  if images == n:
-    return function(*arrays)
-
-  def of_some(first):
-    # From the whole array: XLA would compute a reshaped one anew for each use.
-    return function(
-      *(jax.lax.dynamic_slice_in_dim(a, first, images) for a in arrays)
-    )
-
-  blocks = jax.lax.map(of_some, jnp.arange(0, n, images))
-  return blocks.reshape(n, *blocks.shape[2:])
-
-
-def _largest_divisor(n: int, most: int) -> int:
-  """The largest divisor of n up to `most`, 1 at the least."""
-  return max(k for k in range(1, n + 1) if n % k == 0 and k <= max(1, most))
 
 
 def _largest_tile(x, kernel_size) -> int:
@@ -104,7 +87,10 @@ def _largest_tile(x, kernel_size) -> int:
 
 
 def _fastest_convolution(x, kernel, strides, padding, tile) -> jax.Array:
-  """A convolution; on a CPU by tiles of that side, or of filled-up channels."""
+  """A convolution; on a CPU by whichever of the ways below is fastest.
+
+  `tile` is the side of Winograd's.
+  """
 
   def native(x, kernel):
     return _convolution(x, kernel, strides, padding)
@@ -119,7 +105,7 @@ def _fastest_convolution(x, kernel, strides, padding, tile) -> jax.Array:
 
   if _is_winograds(x, kernel.shape, strides, padding):
     faster = functools.partial(winograd.conv2d, m=tile)
-  elif _is_of_products(x, kernel.shape, strides):
+  elif _is_of_products(kernel.shape, strides, x.dtype):
     faster = by_products
   elif x.shape[-1] % 2 and x.shape[-1] > 1:  # One picture's three, five's 15.
     faster = of_whole_vectors
@@ -160,7 +146,7 @@ def _strided_by_products(x, kernel, strides, padding) -> jax.Array:
     return sum(parts)
 
   operand = x.shape[1] * columns * w * c_in * x.dtype.itemsize
-  return _by_images(of_some, operand, _OPERAND_BYTES, x)
+  return image_blocks.mapped(of_some, _OPERAND_BYTES / operand, x)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
@@ -169,8 +155,8 @@ def conv2d(
 ) -> jax.Array:
   """A convolution, as `jax.lax.conv_general_dilated` has it.
 
-  On a CPU, wide 3x3 and 5x5 ones are Winograd's: 3x3 in tiles of 2x2 outputs,
-  which round less than XLA's own, 5x5 up to 3.3 times as much.
+  On a CPU, wide 3x3 and 5x5 ones of stride 1 are Winograd's: 3x3 in tiles of
+  2x2 outputs, which round less than XLA's own, 5x5 up to 3.3 times as much.
 
   Args:
     x: [N, H, W, C].
@@ -236,7 +222,7 @@ def input_gradient(
   elif strides == (1, 1) or min(kernel.shape[2:]) < _LEAST_CHANNELS:
     return native(y_grad, kernel)
   elif kernel.shape[:2] == (3, 3) and _is_of_products(
-    y_grad, kernel.shape, strides
+    kernel.shape, strides, y_grad.dtype
   ):
     faster = by_product
   else:
@@ -267,7 +253,7 @@ def _transposed_by_product(y, kernel, size, strides, padding) -> jax.Array:
 
     def phase(row, column):
       """Pixels whose numbers leave these remainders by the strides."""
-      total = jnp.zeros((len(y), *found, c_in), y.dtype)
+      parts = []
       for i in range(row, h, strides[0]):
         for j in range(column, w, strides[1]):
           below, right = i // strides[0], j // strides[1]
@@ -275,8 +261,8 @@ def _transposed_by_product(y, kernel, size, strides, padding) -> jax.Array:
             (below, found[0] - rows - below),
             (right, found[1] - columns - right),
           )
-          total += jnp.pad(taps[:, :, :, i, j], ((0, 0), *around, (0, 0)))
-      return total
+          parts.append(jnp.pad(taps[:, :, :, i, j], ((0, 0), *around, (0, 0))))
+      return sum(parts)
 
     x = jnp.stack(
       [
@@ -290,7 +276,7 @@ def _transposed_by_product(y, kernel, size, strides, padding) -> jax.Array:
     return x[:, top : top + size[0], left : left + size[1]]
 
   result = rows * columns * h * w * c_in * y.dtype.itemsize
-  return _by_images(of_some, result, _RESULT_BYTES, y)
+  return image_blocks.mapped(of_some, _RESULT_BYTES / result, y)
 
 
 def _transposed_by_phases(y, kernel, size, strides, padding) -> jax.Array:
@@ -357,27 +343,16 @@ def kernel_gradient(
     return vjp(y_grad)[0]
 
   def products(x, y_grad):
-    def add(total, first):
-      block = (
-        jax.lax.dynamic_slice_in_dim(a, first, images) for a in (x, y_grad)
-      )
-      return total + _kernel_gradient_by_products(
-        *block, kernel_size, strides, padding
-      ), None
-
-    if jax.device_count() > 1:
-      # The compiler splits a product by the batch, but not a loop over it.
+    def of_some(x, y_grad):
       return _kernel_gradient_by_products(
         x, y_grad, kernel_size, strides, padding
-      ).astype(x.dtype)
-    # A few images at a time stay in the processor's cache.
-    images = _images_at_a_time(x, y_grad, kernel_size, strides)
-    total = jnp.zeros(
-      (*kernel_size, x.shape[-1], y_grad.shape[-1]), _sum_dtype(x)
-    )
-    return jax.lax.scan(add, total, jnp.arange(0, len(x), images))[0].astype(
-      x.dtype
-    )
+      )
+
+    most = len(x)
+    # The compiler splits a product by the batch, but not a loop over it.
+    if jax.device_count() == 1:
+      most = _OPERAND_BYTES / _operands(x, y_grad, kernel_size, strides)
+    return image_blocks.summed(of_some, most, x, y_grad).astype(x.dtype)
 
   def by_tiles(x, y_grad):
     tile = _largest_tile(x, kernel_size)
@@ -394,13 +369,13 @@ def kernel_gradient(
   return jax.lax.platform_dependent(x, y_grad, cpu=faster, default=native)
 
 
-def _images_at_a_time(x, y_grad, kernel_size, strides) -> int:
-  """Images whose operands of `_kernel_gradient_by_products` a cache holds."""
+def _operands(x, y_grad, kernel_size, strides) -> int:
+  """Bytes of one image's operands in `_kernel_gradient_by_products`."""
   (h, w), (row_stride, _) = kernel_size, strides
-  n, rows, columns, c_out = y_grad.shape
+  _, rows, columns, c_out = y_grad.shape
   shifts = -(-h // row_stride)
-  operands = (rows + shifts - 1) * columns * (w * x.shape[-1] + shifts * c_out)
-  return _largest_divisor(n, _OPERAND_BYTES // (operands * x.dtype.itemsize))
+  pixels = (rows + shifts - 1) * columns
+  return pixels * (w * x.shape[-1] + shifts * c_out) * x.dtype.itemsize
 
 
 def _sum_dtype(x) -> jnp.dtype:
@@ -452,9 +427,9 @@ def conv_transpose_stride2(x: jax.Array, kernel: jax.Array) -> jax.Array:
   """A 3x3 transposed convolution of stride 2.
 
   Equal to dilating `x` by 2 and padding it by (1, 2), but no zeros are
-  multiplied: on CPUs it is a matrix product, elsewhere its four phases, that
-  is, each parity of output rows and columns by itself: even outputs take the
-  middle tap of x[m], odd ones the outer taps over x[m], x[m + 1].  Its
+  multiplied: wide ones on CPUs are a matrix product, others their four phases,
+  that is, each parity of output rows and columns by itself: even outputs take
+  the middle tap of x[m], odd ones the outer taps over x[m], x[m + 1].  Its
   gradients are those of the convolution that it is the transpose of.
 
   Args:
@@ -472,7 +447,7 @@ def conv_transpose_stride2(x: jax.Array, kernel: jax.Array) -> jax.Array:
   def by_product(x, kernel):
     return _transposed_by_product(x, _flipped(kernel), size, *_STRIDE2)
 
-  if not _is_of_products(x, kernel.shape, _STRIDE2[0]):
+  if not _is_of_products(kernel.shape, _STRIDE2[0], x.dtype):
     return by_phases(x, kernel)
   return jax.lax.platform_dependent(
     x, kernel, cpu=by_product, default=by_phases

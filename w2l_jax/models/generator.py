@@ -115,7 +115,6 @@ class Generator(nn.Module):
       x = ConvTransposeBlock(
         layers.scaled(channels, self.width),
         self.dtype,
-        self.for_inference,
         name=name(i, 0),
       )(x, train)
       for j in range(1, (1 if i == 1 else DECODER_RESIDUALS) + 1):

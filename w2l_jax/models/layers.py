@@ -162,7 +162,7 @@ class _Conv(nn.Module):
   """A convolution, and its bias, which is not added.
 
   Attributes:
-    for_inference: whether a faster algorithm may round more.
+    for_inference: see convolution.conv2d_for_inference.
     (The others are arguments of `conv`.)
   """
 
@@ -246,15 +246,16 @@ def _normalized(
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
   """Normalises images [N, H, W, C] by their own mean and variance.
 
-  Its gradient is written out, two sums and one map, where JAX's own makes four
-  sums over as many maps that are stored for them.
+  Its gradient is written out, two sums and one map: of JAX's own, XLA's CPU
+  backend makes four sums over as many maps that it stores for them.
 
   Args:
     x: [N, H, W, C].
     scale, bias: [C].
 
   Returns:
-    The images, and as constants the mean and the biased variance [C].
+    The images, the mean and the biased variance [C]; no gradient goes back
+    through the latter two.
   """
   wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
   mean = jnp.mean(wide, axis=(0, 1, 2))
@@ -290,7 +291,11 @@ def _normalized_backward(saved, grads):
     - _of_channels(bias_grad / count)
     - centered * _of_channels(scale_grad * inverse / count)
   )
-  return x_grad.astype(x.dtype), scale_grad, bias_grad
+  return (
+    x_grad.astype(x.dtype),
+    scale_grad.astype(scale.dtype),
+    bias_grad.astype(scale.dtype),
+  )
 
 
 _normalized.defvjp(_normalized_forward, _normalized_backward)
@@ -306,7 +311,7 @@ class _BatchNorm(nn.Module):
 
   @nn.compact
   def __call__(
-    self, x: jax.Array, conv_bias: jax.Array, train: bool
+    self, x: jax.Array, conv_bias: jax.Array, train: bool, /
   ) -> jax.Array:
     """Maps [N, H, W, C] to the same shape; conv_bias is [C]."""
     c = x.shape[-1]
@@ -320,8 +325,7 @@ class _BatchNorm(nn.Module):
         self.is_mutable_collection("batch_stats") and not self.is_initializing()
       ):
         keep = BATCH_NORM_MOMENTUM
-        batch_mean += jax.lax.stop_gradient(conv_bias)
-        mean.value = keep * mean.value + (1 - keep) * batch_mean
+        mean.value = keep * mean.value + (1 - keep) * (batch_mean + conv_bias)
         var.value = keep * var.value + (1 - keep) * batch_var
       return y
     factor = scale * jax.lax.rsqrt(var.value + BATCH_NORM_EPSILON)
@@ -386,7 +390,7 @@ class ConvBlock(nn.Module):
   The input is added *before* the ReLU (original: models/conv.py).
 
   Attributes:
-    for_inference: see `conv`.
+    for_inference: see convolution.conv2d_for_inference.
   """
 
   features: int
@@ -445,14 +449,10 @@ class ConvTransposeBlock(nn.Module):
   (stride 2, padding 1, output padding 1).  The kernel is stored as
   `jax.lax.conv_transpose` takes it: [3, 3, in, out], PyTorch's (in, out, 3, 3)
   flipped in both spatial axes.
-
-  Attributes:
-    for_inference: see `conv`.
   """
 
   features: int
   dtype: jnp.dtype | None = None
-  for_inference: bool = False
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool) -> jax.Array:

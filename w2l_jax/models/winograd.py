@@ -16,6 +16,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from w2l_jax.models import image_blocks
+
 # Points at which the polynomials of a tile are taken, beside infinity.  Those
 # of six round a third less than 0, 1, -1, 2, -2, the usual ones (Barabasz et
 # al., "Error Analysis and Improving the Accuracy of Winograd Convolution for
@@ -77,16 +79,11 @@ def conv2d(
   if transposed:  # The channels change places in the product, without a copy.
     kernel = kernel[::-1, ::-1]
   points = _transformed(of_kernel, kernel).reshape(-1, *kernel.shape[2:])
-  images = _images_at_a_time(m, r, x)
-
-  def convolve(first):
-    block = jax.lax.dynamic_slice_in_dim(x, first, images)
-    return _conv2d_block(block, points, m, r, transposed)
-
-  if images == len(x):
-    return convolve(0)
-  blocks = jax.lax.map(convolve, jnp.arange(0, len(x), images))
-  return blocks.reshape(*x.shape[:3], -1)
+  return image_blocks.mapped(
+    lambda block: _conv2d_block(block, points, m, r, transposed),
+    _BLOCK / _largest(m, r, x),
+    x,
+  )
 
 
 def kernel_gradient(
@@ -108,31 +105,22 @@ def kernel_gradient(
     list(zip(*a, strict=True)) for a in (of_kernel, of_output)
   )
 
-  images = _images_at_a_time(m, r, x, y_grad)
-
-  def add(total, first):
-    block, block_grad = (
-      jax.lax.dynamic_slice_in_dim(a, first, images) for a in (x, y_grad)
-    )
-    product = jax.lax.dot_general(
-      _input_points(block, m, r),
-      _points(of_gradient, _padded(block_grad, m), m, _tiles(y_grad, m)),
+  def product(x, y_grad):
+    return jax.lax.dot_general(
+      _input_points(x, m, r),
+      _points(of_gradient, _padded(y_grad, m), m, _tiles(y_grad, m)),
       (((1,), (1,)), ((0,), (0,))),
     )
-    return total + product, None
 
+  most = _BLOCK / _largest(m, r, x, y_grad)
+  total = image_blocks.summed(product, most, x, y_grad)
   n = m + r - 1
-  total = jnp.zeros((n * n, x.shape[-1], y_grad.shape[-1]), x.dtype)
-  total, _ = jax.lax.scan(add, total, jnp.arange(0, len(x), images))
   return _transformed(back, total.reshape(n, n, *total.shape[1:]))
 
 
-def _images_at_a_time(m, r, *arrays) -> int:
-  """How many images [N, ...] a cache holds, a divisor of N."""
-  n = len(arrays[0])
-  points = max(a[0].size for a in arrays) * ((m + r - 1) / m) ** 2
-  most = max(1, int(_BLOCK / points))
-  return max(k for k in range(1, min(n, most) + 1) if n % k == 0)
+def _largest(m, r, *arrays) -> float:
+  """Numbers of one image's points, of the array that has most of them."""
+  return max(a[0].size for a in arrays) * ((m + r - 1) / m) ** 2
 
 
 def _conv2d_block(x, kernel_points, m, r, transposed) -> jax.Array:
