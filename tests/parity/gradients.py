@@ -386,12 +386,13 @@ def gradients(plan: Plan) -> dict:
   }
   for (network, loss), expected in truth.items():
     key = network, loss
-    errors, biases, ratios, error32 = [], [0.0], [], []
+    errors, ratios, error32 = [], [], []
+    biases, our_biases = [0.0], [0.0]
     scale = max(np.abs(v).max() for v in expected.values())
     for name, value in expected.items():
       if _is_before_batch_norm(network, name):
-        assert not ours[key][name].any(), name
         biases.append(np.abs(value).max() / scale)
+        our_biases.append(np.abs(ours[key][name]).max() / scale)
         continue
       errors.append((relative(ours[key][name], value), name))
       theirs = relative(theirs32[key][name], value)
@@ -409,7 +410,8 @@ def gradients(plan: Plan) -> dict:
     report["losses"][f"{network}: {loss}"] = {
       "tensors": len(errors),
       "float64": max(errors)[0],
-      "float64 biases before BatchNorm, of the largest gradient": max(biases),
+      "float64 biases before BatchNorm, ours": max(our_biases),
+      "float64 biases before BatchNorm, PyTorch's": max(biases),
       "float32, ours": max(e[0] for e in error32),
       "float32, PyTorch's": max(e[1] for e in error32),
       "largest ratio": max(ratios)[0],

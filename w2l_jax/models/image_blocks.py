@@ -46,12 +46,16 @@ def summed(
   if images == n:
     return function(*arrays)
 
-  def add(total, first):
-    return total + function(*(_block(a, first, images) for a in arrays)), None
+  def of_block(first):
+    return function(*(_block(a, first, images) for a in arrays))
 
-  shape = jax.eval_shape(function, *(a[:images] for a in arrays))
+  shape = jax.eval_shape(of_block, 0)
   zeros = jnp.zeros(shape.shape, shape.dtype)
-  return jax.lax.scan(add, zeros, jnp.arange(0, n, images))[0]
+  return jax.lax.scan(
+    lambda total, first: (total + of_block(first), None),
+    zeros,
+    jnp.arange(0, n, images),
+  )[0]
 
 
 def _divisor(n: int, most: float) -> int:
