@@ -180,7 +180,8 @@ def _transformed(matrix, a) -> jax.Array:
   By sums of arrays: as a product with the matrix it took ten times as long.
   """
   a = jnp.stack(_combined(matrix, list(a)))
-  return jnp.stack(_combined(matrix, list(a.swapaxes(0, 1))))
+  # Of a transposed array, each would be a copy first.
+  return jnp.stack(_combined(matrix, [a[:, j] for j in range(a.shape[1])]))
 
 
 def _combined(matrix, arrays) -> list[jax.Array]:
