@@ -24,21 +24,11 @@ def mapped(
   images = _divisor(len(x), most)
   if images == len(x):
     return function(x)
-
-  def of_block(first):
-    return function(_block(x, first, images))
-
-  # Loops that begin with the same zeros get a copy of them each; these differ.
-  shape = jax.eval_shape(of_block, 0)
-  y = jnp.full((len(x), *shape.shape[1:]), x[(0,) * x.ndim], shape.dtype)
-  return jax.lax.fori_loop(
-    0,
-    len(x) // images,
-    lambda i, y: jax.lax.dynamic_update_slice_in_dim(
-      y, of_block(i * images), i * images, 0
-    ),
-    y,
+  blocks = jax.lax.map(
+    lambda first: function(_block(x, first, images)),
+    jnp.arange(0, len(x), images),
   )
+  return blocks.reshape(len(x), *blocks.shape[2:])
 
 
 def summed(
