@@ -6,8 +6,10 @@ r"""Times this project's operations beside PyTorch's, in one run.
 From a checkout: PyTorch's side is the twins that parity is tested with.  Each
 side is a process of its own, and they take turns, so that a busy or throttled
 machine slows both; ratios are of the same round, and of networks a turn's first
-run is not counted.  Outputs of the very first are compared.  Writes
-results.json and table.md, and prints the table.
+run is not counted.  Outputs of the very first are compared.  Before each turn
+it is measured whether two cores share a cache, and where that changed, ratios
+are also given for either (shared_cache.py).  Writes results.json and table.md,
+and prints the table.
 
 Without --data and --videos, a few clips are rendered and prepared, which needs
 the extra "demo".
@@ -24,6 +26,8 @@ import tempfile
 import numpy as np
 import tqdm
 from absl import app, flags
+
+from tests.benchmarks import shared_cache
 
 # Operations with PyTorch's counterpart, and the largest relative difference of
 # the two sides' outputs in float32; those below have a reference of their own.
@@ -154,7 +158,7 @@ def _measure_in_turns(
     # Both sides may have to share an accelerator.
     "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
   }
-  sides, answers, seconds = {}, {}, {}
+  sides, answers, seconds, shared = {}, {}, {}, []
   try:
     for label, (module, mode) in wanted.items():
       sides[label] = _Side(module, environment)
@@ -164,7 +168,9 @@ def _measure_in_turns(
       seconds[label] = []
     alive = [label for label in wanted if "error" not in answers[label]]
     for _ in tqdm.trange(_ROUNDS.value, desc=name, leave=False):
+      shared.append([])
       for label in alive:
+        shared[-1].append(shared_cache.now())
         answer = sides[label].ask(run=_SECONDS.value)
         if "error" in answer:
           answers[label]["error"] = answer["error"]
@@ -184,12 +190,17 @@ def _measure_in_turns(
     if "error" not in warm:
       facts = answers["jax"]["facts"]
       facts["warm_compile_seconds"] = warm["facts"]["compile_seconds"]
-  return _result(name, options, answers, seconds)
+  return _result(name, options, answers, seconds, shared)
 
 
-def _result(name, options, answers, seconds) -> dict:
+def _result(name, options, answers, seconds, shared) -> dict:
   """Rates, ratios of each round, and how far outputs lie apart."""
   result = {"operation": name, "precision": options["precision"], "sides": {}}
+  # Cores that have moved by the next round may have moved in this one.
+  cores = [
+    shared_cache.where(a + b[:1])
+    for a, b in zip(shared, [*shared[1:], []], strict=True)
+  ]
   outputs = {}
   for label, answer in answers.items():
     side = {k: v for k, v in answer.items() if k != "outputs"}
@@ -206,6 +217,10 @@ def _result(name, options, answers, seconds) -> dict:
     ratios = [a / b for a, b in zip(ours["rates"], side["rates"], strict=True)]
     side["ratio"] = statistics.median(ratios)
     side["ratio_range"] = [min(ratios), max(ratios)]
+    side["ratios_by_cores"] = {
+      where: [r for r, at in zip(ratios, cores, strict=True) if at == where]
+      for where in sorted(set(cores))
+    }
     side["rate_beside_it"] = ours["rate"]
     if label in outputs and "jax" in outputs:
       side["difference"] = max(
@@ -273,6 +288,14 @@ def _table(results: list[dict]) -> str:
     if profile:
       text = ", ".join(f"{k} {v:.0%}" for k, v in profile.items())
       lines.append(f"  - of the operations' time: {text}")
+    for label, side in result["sides"].items():
+      by_cores = side.get("ratios_by_cores", {})
+      if len(by_cores) > 1:
+        text = ", ".join(
+          f"{statistics.median(ratios):.2f}x with cores {where} ({len(ratios)})"
+          for where, ratios in by_cores.items()
+        )
+        lines.append(f"  - rounds against {label}: {text}")
   return "\n".join(lines) + "\n"
 
 
