@@ -79,6 +79,7 @@ def conv2d(
   if transposed:  # The channels change places in the product, without a copy.
     kernel = kernel[::-1, ::-1]
   points = _transformed(of_kernel, kernel).reshape(-1, *kernel.shape[2:])
+  # Smaller blocks than the kernel's own points would be a matter of reading it.
   return image_blocks.mapped(
     lambda block: _conv2d_block(block, points, m, r, transposed),
     max(_BLOCK, points.size) / _points_of(x, m, r),
