@@ -7,9 +7,8 @@ From a checkout: PyTorch's side is the twins that parity is tested with.  Each
 side is a process of its own, and they take turns, so that a busy or throttled
 machine slows both; ratios are of the same round, and of networks a turn's first
 run is not counted.  Outputs of the very first are compared.  Before each turn
-it is measured whether two cores share a cache, and where that changed, ratios
-are also given for either (shared_cache.py).  Writes results.json and table.md,
-and prints the table.
+it is measured whether two cores share a cache, and ratios are also given by
+that (shared_cache.py).  Writes results.json and table.md, and prints the table.
 
 Without --data and --videos, a few clips are rendered and prepared, which needs
 the extra "demo".
@@ -289,12 +288,12 @@ def _table(results: list[dict]) -> str:
       text = ", ".join(f"{k} {v:.0%}" for k, v in profile.items())
       lines.append(f"  - of the operations' time: {text}")
     for label, side in result["sides"].items():
-      by_cores = side.get("ratios_by_cores", {})
-      if len(by_cores) > 1:
-        text = ", ".join(
-          f"{statistics.median(ratios):.2f}x with cores {where} ({len(ratios)})"
-          for where, ratios in by_cores.items()
-        )
+      text = ", ".join(
+        f"{statistics.median(ratios):.2f}x with cores {where} ({len(ratios)})"
+        for where, ratios in side.get("ratios_by_cores", {}).items()
+        if where != "unknown"
+      )
+      if text:
         lines.append(f"  - rounds against {label}: {text}")
   return "\n".join(lines) + "\n"
 
