@@ -11,6 +11,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+import tqdm
 
 from configs import expert_lrs2, gan_lrs2
 from tests.parity import torch_training
@@ -70,6 +71,12 @@ def _result(steps: list[dict], state_dicts: dict) -> dict:
   }
 
 
+def _steps(side: str, stage: str, steps: int, dtype) -> tqdm.tqdm:
+  """Counts a run's steps, and shows how far it is."""
+  name = f"{side}, {stage}, {np.dtype(dtype)}"
+  return tqdm.trange(steps, desc=name, leave=False)
+
+
 def torch_run(
   stage: str, plan: Plan, steps: int, dtype, reverse: bool = False
 ) -> dict:
@@ -94,7 +101,7 @@ def torch_run(
         optimizer,
         batch(100 + i, plan.expert_windows),
       )
-      for i in range(steps)
+      for i in _steps("PyTorch", stage, steps, dtype)
     ]
   else:
     trained = ("generator", "quality_discriminator")
@@ -119,7 +126,7 @@ def torch_run(
         config.loss.sync_weight,
         config.loss.adversarial_weight,
       )
-      for i in range(steps)
+      for i in _steps("PyTorch", stage, steps, dtype)
     ]
   return _result(
     found,
@@ -169,7 +176,7 @@ def jax_run(
       seed, windows = 200, plan.gan_windows
       frozen = {"expert": variables["sync_expert"]}
     step = jax.jit(step)
-    for i in range(steps):
+    for i in _steps("JAX", stage, steps, dtype):
       data = cast(torch_training.batch(seed + i, windows), dtype)
       if flip_labels:
         data["in_sync"] = 1 - data["in_sync"]
