@@ -70,13 +70,13 @@ ABLATIONS = {
   ),
   "weak_sync": _improved(
     "a third of the sync loss",
-    "--config.loss.sync_weight=0.0003",
-    "--config.loss.sync_weight_initial=0.0003",
+    "--config.loss.sync_weight=0.0001",
+    "--config.loss.sync_weight_initial=0.0001",
   ),
   "strong_sync": _improved(
     "three times the sync loss",
-    "--config.loss.sync_weight=0.003",
-    "--config.loss.sync_weight_initial=0.003",
+    "--config.loss.sync_weight=0.001",
+    "--config.loss.sync_weight_initial=0.001",
   ),
   "few_clips": _improved(
     "four whole windows a step",
