@@ -224,6 +224,17 @@ def test_bfloat16_halves_a_file(tmp_path, gan_run):
     np.testing.assert_allclose(a, b, rtol=2**-8, atol=1e-30)
 
 
+def test_others_may_read_them_if_the_umask_lets_them(tmp_path, expert_run):
+  path = str(tmp_path / "expert.safetensors")
+  variables, config = train_expert.load_frozen(expert_run[0])
+  before = os.umask(0o027)
+  try:
+    weight_files.save_safetensors(path, variables, config)
+  finally:
+    os.umask(before)
+  assert os.stat(path).st_mode & 0o777 == 0o640
+
+
 def test_only_safetensors_are_written_in_bfloat16(tmp_path, gan_run):
   path = str(tmp_path / "x.pth")
   with pytest.raises(checkpoints.CheckpointError, match="only .safetensors"):

@@ -189,7 +189,10 @@ def save_safetensors(
 
   put("", variables)
   partial = f"{path}.{os.getpid()}.partial"
-  safetensors.numpy.save_file(
-    flat, partial, metadata={"config": json.dumps(config, sort_keys=True)}
+  # save_file would leave it to its owner alone, whatever the umask says.
+  content = safetensors.numpy.save(
+    flat, metadata={"config": json.dumps(config, sort_keys=True)}
   )
+  with open(partial, "wb") as f:
+    f.write(content)
   os.replace(partial, path)
