@@ -1,28 +1,31 @@
-r"""Compiles a train step for a TPU that is not there, and says what fits.
+r"""Compiles a train step for devices that are not there, and says what fits.
 
-  pip install -e '.[tpu]'
+  pip install -e '.[tpu]'  # '.[cuda]' for GPUs
   python -m launch.compile_ahead --config=configs/gan_lrs2.py \
     --config.data.batch_size=512 --config.compute_dtype=bfloat16 \
-    --topology=v5e:2x4
+    --topology=v5e:2x4  # h100:8
 
-Needs no TPU, no data and no trained expert.  Prints what one device holds and
-does in a step.  A full-size step takes minutes to compile; with --fit a small
-one of a quarter of the width is compiled instead, from whose memory the largest
-batch that fits is reckoned: compile that one to be sure.
+Needs no TPU, no GPU, no data and no trained expert.  Prints what one device
+holds and does in a step.  With --fit, the largest batch that fits is reckoned,
+for a GPU from two small batches; for a TPU, whose full-size step takes minutes
+to compile, from a step of a quarter of the width.  Compile that batch to be
+sure.
 """
 
 import os
 import sys
 
-# Before JAX is imported: libtpu would look for the machine that it is on.
+# Before JAX is imported: libtpu would look for the machine that it is on, and
+# CUDA's plugin for its driver.
 os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
 os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+os.environ.setdefault("JAX_SKIP_CUDA_CONSTRAINTS_CHECK", "1")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 from absl import app, flags
 from ml_collections import config_flags
 
-from w2l_jax import compile_ahead, sharding
+from w2l_jax import absent_devices, compile_ahead
 
 _CONFIG = config_flags.DEFINE_config_file(
   "config", None, "Experiment, from configs/.", lock_config=True
@@ -33,7 +36,10 @@ _EXPERT_CONFIG = config_flags.DEFINE_config_file(
   "Of the frozen expert, for stage 2.",
 )
 _TOPOLOGY = flags.DEFINE_string(
-  "topology", "v5e:2x4", "Kind of TPU and how its chips lie."
+  "topology",
+  "v5e:2x4",
+  "Kind of device and how they lie: v5e:2x4, a TPU's; h100:8, a machine of "
+  "eight GPUs; h100:2x8, two.",
 )
 _FIT = flags.DEFINE_bool("fit", False, "Reckon the largest batch that fits.")
 flags.mark_flag_as_required("config")
@@ -43,19 +49,12 @@ def main(argv):
   """Compiles and prints."""
   if len(argv) > 1:
     raise app.UsageError(f"unexpected argument {argv[1]!r}; flags are --name=")
-  kind = _TOPOLOGY.value.split(":")[0]
-  if kind not in compile_ahead.MEMORY:
-    sys.exit(
-      f"error: --topology={_TOPOLOGY.value}: expected one of "
-      f"{', '.join(compile_ahead.MEMORY)}, a colon, and how the chips lie: "
-      "v5e:2x4"
-    )
   config, expert_config = _CONFIG.value, _EXPERT_CONFIG.value
   try:
-    devices = sharding.tpu_devices(_TOPOLOGY.value)
+    devices = absent_devices.devices(_TOPOLOGY.value)
     if _FIT.value:
       found = compile_ahead.largest_batch(
-        config, expert_config, devices, compile_ahead.MEMORY[kind]
+        config, expert_config, devices, _TOPOLOGY.value
       )
       print(
         f"{found['batch']} windows a device should fit: some "

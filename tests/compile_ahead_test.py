@@ -1,12 +1,17 @@
 """Train steps are lowered for accelerators that are not there."""
 
+import importlib.util
+import re
+import subprocess
+import sys
+
 import jax
 import jax.export
 import numpy as np
 import pytest
 
 from configs import expert_lrs2, gan_lrs2
-from w2l_jax import compile_ahead, sharding
+from w2l_jax import absent_devices, compile_ahead, sharding
 from w2l_jax.models import convolution
 
 
@@ -89,13 +94,18 @@ def test_the_largest_batch(monkeypatch):
     return compiled, 1.0
 
   monkeypatch.setattr(compile_ahead, "compile_step", compile_step)
+
+  def largest_batch(memory):
+    monkeypatch.setitem(absent_devices.MEMORY, "v5e", memory)
+    return compile_ahead.largest_batch(config, expert, [None] * 8, "v5e:2x4")
+
   memory = 2**28
-  found = compile_ahead.largest_batch(config, expert, [None] * 8, memory)
+  found = largest_batch(memory)
   total = found["temporaries"] + found["arguments"]
   assert total <= 0.95 * memory
   # It grows by what 128 pictures take; with as much as it takes it is the same.
   for memory, same in ((total / 0.95 + 9, True), (total / 0.95 - 9, False)):
-    again = compile_ahead.largest_batch(config, expert, [None] * 8, memory)
+    again = largest_batch(memory)
     assert (again["batch"] == found["batch"]) == same
   config.data.batch_size = found["batch"]
   put_out = compile_ahead.convolution_bytes(config, expert)
@@ -105,6 +115,82 @@ def test_the_largest_batch(monkeypatch):
   assert config.width == expert.width == 1 / 32
 
 
+def test_the_largest_batch_of_a_gpu(monkeypatch):
+  """Temporaries grow evenly; three quarters of the memory are JAX's."""
+  config, expert = configs(expert_lrs2.get_config)
+
+  class Compiled:
+    def memory_analysis(self):
+      return self
+
+  def compile_step(config, expert_config, devices):
+    compiled = Compiled()
+    windows = config.data.batch_size // len(devices)
+    compiled.temp_size_in_bytes = 10**8 + 10**6 * windows
+    return compiled, 1.0
+
+  monkeypatch.setattr(compile_ahead, "compile_step", compile_step)
+  monkeypatch.setitem(absent_devices.MEMORY, "h100", 10**9)
+  found = compile_ahead.largest_batch(config, expert, [None] * 2, "h100:2")
+  batch = found["batch"]
+  assert found["temporaries"] == 10**8 + 10**6 * batch
+  config.data.batch_size = batch
+  arguments = compile_ahead.abstract_arguments(config, expert)
+  assert found["arguments"] == compile_ahead._bytes(arguments)
+  total = found["temporaries"] + found["arguments"]
+  window = 10**6 + compile_ahead._bytes(arguments[1]) // batch
+  assert total <= 0.75 * 10**9 < total + window
+
+
+@pytest.mark.parametrize(
+  ("topology", "expected"),
+  [
+    ("v9:2", "expected one of v4, "),
+    ("h100", "h100:2x8, machines"),
+    ("h100:0", "h100:2x8, machines"),
+    ("a100:2x2x2", "a100:2x8, machines"),
+  ],
+)
+def test_unknown_topologies(topology, expected):
+  with pytest.raises(ValueError, match=expected):
+    absent_devices.devices(topology)
+
+
+HAS_CUDA = any(
+  importlib.util.find_spec("jax_plugins")
+  and importlib.util.find_spec(f"jax_plugins.xla_cuda{version}")
+  for version in (12, 13)
+)
+
+
+@pytest.mark.skipif(HAS_CUDA, reason="CUDA's plugin is installed")
+def test_no_compiler_for_gpus_is_one_sentence():
+  with pytest.raises(RuntimeError, match=r"pip install -e '\.\[cuda\]'"):
+    absent_devices.devices("h100:8")
+
+
+@pytest.mark.skipif(not HAS_CUDA, reason="needs pip install -e '.[cuda]'")
+def test_a_step_of_two_gpus_that_are_not_there():
+  """Compiled by a process of its own, as CUDA's plugin is loaded once."""
+  output = subprocess.run(
+    [
+      sys.executable,
+      "-m",
+      "launch.compile_ahead",
+      "--config=configs/expert_lrs2.py:tiny",
+      "--config.compute_dtype=bfloat16",
+      "--config.data.batch_size=8",
+      "--topology=h100:2",
+    ],
+    check=True,
+    capture_output=True,
+    text=True,
+  ).stdout
+  assert "8 windows on 2 devices (h100:2)" in output
+  assert re.search(r"memory accessed +0\.\d+ GB a step", output)
+  assert re.search(r"collectives +\d+ all-reduce", output)
+
+
 def test_no_topology_is_one_sentence():
-  with pytest.raises(RuntimeError, match='pip install "jax'):
-    sharding.tpu_devices("v5e:0x0")
+  with pytest.raises(RuntimeError, match=r"pip install -e '\.\[tpu\]'"):
+    absent_devices.devices("v5e:0x0")

@@ -124,6 +124,19 @@ def write_video(
       writer.write(frame)
 
 
+@pytest.fixture
+def as_on(monkeypatch):
+  """as_on(platform): what it has of its own is computed here, too."""
+
+  def choose(platform):
+    def chosen(*args, default, **branches):
+      return branches.get(platform, default)(*args)
+
+    monkeypatch.setattr(jax.lax, "platform_dependent", chosen)
+
+  return choose
+
+
 @pytest.fixture(scope="session")
 def video_folder(tmp_path_factory):
   """A folder of six talking clips: someone/clip0.mp4 ... clip5.mp4."""

@@ -11,7 +11,7 @@ LAYERS = [
   {"audio", "windows", "losses", "network_inputs", "sharding", "train_state",
    "metrics", "dataset", "detectors", "models", "evaluation", "accumulation",
    "diagnostics", "pipeline", "pairs", "stop_requests", "looks",
-   "progress_bars"},
+   "progress_bars", "absent_devices", "memory_traffic"},
   {"video", "faces", "window_sampler", "torch_file", "original"},
   {"torch_checkpoint", "tracking", "blending", "video_writer", "sources"},
   {"weight_files", "checkpoint_store", "metric_weights", "side_by_side"},

@@ -66,14 +66,18 @@ def drawn(model, *inputs):
   )
 
 
+@pytest.mark.parametrize("platform", ["cpu", "cuda"])
 @pytest.mark.parametrize("train", [False, True])
 @pytest.mark.parametrize(
   ("kernel_size", "strides", "padding", "residual"),
   [(3, 1, 1, True), (3, 2, 1, False), (5, (1, 2), 1, False), (7, 1, 3, False),
    (3, (3, 1), 1, False), (3, 1, 0, False)],
 )  # fmt: skip
-def test_conv_block(kernel_size, strides, padding, residual, train):
+def test_conv_block(
+  kernel_size, strides, padding, residual, train, platform, as_on
+):
   """Convolution, BatchNorm, residual, ReLU in this order, against NumPy."""
+  as_on(platform)
   rng = np.random.default_rng(0)
   x = rng.normal(size=(4, 9, 11, 6)).astype(np.float32)
   block = layers.ConvBlock(6, kernel_size, strides, padding, residual)
@@ -113,12 +117,14 @@ def test_conv_block(kernel_size, strides, padding, residual, train):
     )
 
 
+@pytest.mark.parametrize("platform", ["cpu", "cuda"])
 @pytest.mark.parametrize("train", [False, True])
-def test_normalisation_is_flaxs(train):
+def test_normalisation_is_flaxs(train, platform, as_on):
   """Values, statistics and gradients of a block, beside nn.BatchNorm.
 
   But the gradient by the convolution's bias in training, which is zero.
   """
+  as_on(platform)
 
   class Reference(nn.Module):
     """The same block of Flax's own parts."""
@@ -164,6 +170,40 @@ def test_normalisation_is_flaxs(train):
     )
 
 
+@pytest.mark.parametrize("mean", [0, 1e3])
+@pytest.mark.parametrize("size", [(1, 1), (2, 2), (7, 6)])
+def test_moments_in_one_pass(size, mean):
+  """They keep digits where a mean is a thousand deviations.
+
+  Images have means of their own, as faces have.
+  """
+  rng = np.random.default_rng(0)
+  x = mean + rng.normal(size=(8, 1, 1, 16)) + rng.normal(size=(8, *size, 16))
+  x = x.astype(np.float32)
+  wide = np.float64(x)
+  expected = wide.mean((0, 1, 2)), wide.var((0, 1, 2))
+  # float32 has the images' means to 6e-8 of themselves.
+  for moments, lost in (
+    (layers._moments, 3e-7),
+    (layers._moments_in_one_pass, 3e-7 + 2e-8 * mean),
+  ):
+    found = moments(x)
+    np.testing.assert_allclose(found[0], expected[0], rtol=3e-7, atol=3e-7)
+    np.testing.assert_allclose(found[1], expected[1], rtol=lost)
+  # So that the case is one in which it matters.
+  if mean:
+    naive = jnp.mean(x * x, (0, 1, 2)) - jnp.mean(x, (0, 1, 2)) ** 2
+    assert np.abs(naive - expected[1]).max() > 0.01
+
+
+def test_moments_of_the_same_number():
+  """The variance is zero, not what rounding leaves below it."""
+  x = jnp.full((3, 5, 5, 2), 0.1, jnp.float32)
+  mean, var = layers._moments_in_one_pass(x)
+  np.testing.assert_allclose(mean, 0.1, rtol=1e-6)
+  assert np.all((var >= 0) & (var < 1e-15))
+
+
 @pytest.mark.parametrize("size", [(1, 1), (3, 3), (4, 7)])
 def test_conv_transpose_block(size):
   """Against PyTorch's definition of a transposed convolution."""
@@ -183,12 +223,16 @@ def test_conv_transpose_block(size):
   np.testing.assert_allclose(out, np.maximum(expected, 0), atol=2e-5)
 
 
+@pytest.mark.parametrize("platform", ["cpu", "cuda", "tpu"])
 @pytest.mark.parametrize("channels", [(3, 4), (32, 40)])
-def test_transposed_convolution_equals_the_dilated_one(channels, monkeypatch):
+def test_transposed_convolution_equals_the_dilated_one(
+  channels, platform, as_on, monkeypatch
+):
   """Value and both gradients, against jax.lax.conv_transpose.
 
   Phases of few channels; products of many, one image at a time.
   """
+  as_on(platform)
   monkeypatch.setattr(convolution, "_OPERAND_BYTES", 1)
   monkeypatch.setattr(convolution, "_RESULT_BYTES", 1)
   rng = np.random.default_rng(0)

@@ -7,24 +7,27 @@ expert are needed.
 import math
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import jax
 import jax.extend
 import numpy as np
 from jax.interpreters import partial_eval
 
-from w2l_jax import audio, sharding, train_expert, train_generator
+from w2l_jax import (
+  absent_devices,
+  audio,
+  memory_traffic,
+  sharding,
+  train_expert,
+  train_generator,
+)
 
-# Bytes of memory of a device (cloud.google.com/tpu/docs, system architecture).
-MEMORY = {
-  "v4": 32 * 2**30,
-  "v5e": 16 * 2**30,
-  "v5p": 95 * 2**30,
-  "v6e": 32 * 2**30,
-}
-# Of it, what a program may take.
-_USABLE = 0.95
+# Of a device's memory, what a program may take.  Of a GPU's, JAX takes three
+# quarters (XLA_PYTHON_CLIENT_MEM_FRACTION).
+_USABLE, _USABLE_OF_GPU = 0.95, 0.75
+# Windows for each GPU that --fit compiles.
+_FIT_BATCHES_OF_GPU = (8, 16)
 # Windows for each device and part of the width that --fit compiles.
 _FIT_BATCH, _FIT_WIDTH = 8, 0.25
 # So much more the full step takes for what its convolutions put out: with GAN,
@@ -87,19 +90,25 @@ def compile_step(config, expert_config, devices) -> tuple:
 
 def table(compiled) -> dict[str, str]:
   """Returns what one device holds and does in a step."""
-  memory, cost = compiled.memory_analysis(), compiled.cost_analysis()
-  found = _COLLECTIVE.findall(compiled.as_text())
-  return {
+  memory, text = compiled.memory_analysis(), compiled.as_text()
+  found = _COLLECTIVE.findall(text)
+  rows = {
     "arguments": f"{memory.argument_size_in_bytes / 1e6:.0f} MB",
     "temporaries": f"{memory.temp_size_in_bytes / 1e6:.0f} MB",
-    "program": f"{memory.generated_code_size_in_bytes / 1e6:.0f} MB",
-    "computation": f"{cost['flops'] / 1e12:.3f} TFLOP a step",
-    "memory accessed": f"{cost['bytes accessed'] / 1e9:.2f} GB a step",
-    "collectives": ", ".join(
-      f"{found.count(name)} {name}" for name in sorted(set(found))
-    )
-    or "none",
   }
+  cost = compiled.cost_analysis()
+  if cost:
+    rows["program"] = f"{memory.generated_code_size_in_bytes / 1e6:.0f} MB"
+    rows["computation"] = f"{cost['flops'] / 1e12:.3f} TFLOP a step"
+    accessed = cost["bytes accessed"]
+  else:  # Of a GPU's program.
+    accessed = memory_traffic.bytes_accessed(text)
+  rows["memory accessed"] = f"{accessed / 1e9:.2f} GB a step"
+  rows["collectives"] = (
+    ", ".join(f"{found.count(name)} {name}" for name in sorted(set(found)))
+    or "none"
+  )
+  return rows
 
 
 def _bytes(tree) -> int:
@@ -167,21 +176,66 @@ def convolution_bytes(config, expert_config) -> int:
   return sum(laid_out(x.shape, x.dtype.itemsize) for x in _convolutions(jaxpr))
 
 
-def largest_batch(config, expert_config, devices, memory: int) -> dict:
-  """Reckons the largest batch of a device from a narrow step.
-
-  What its temporaries are of what its convolutions put out, times a measured
-  factor, is taken as the full step's share.
+def largest_batch(config, expert_config, devices, topology: str) -> dict:
+  """Reckons the largest batch of a device.
 
   Args:
     config: of a stage.
     expert_config: of the frozen expert.
-    devices: to compile for.
-    memory: bytes of one of them.
+    devices: to compile for, of the topology.
+    topology: of them, as `absent_devices.devices` takes it.
 
   Returns:
     {"batch": windows for each device; "temporaries", "arguments": bytes of one
     with that batch}.
+  """
+  memory = absent_devices.MEMORY[absent_devices.kind_of(topology)]
+  if absent_devices.is_gpu(topology):
+    at = _line_of_gpu(config, expert_config, devices)
+    usable = _USABLE_OF_GPU * memory
+  else:
+    at = _line_of_tpu(config, expert_config, devices)
+    usable = _USABLE * memory
+  batch = 0
+  while at(batch + 1).sum() <= usable:
+    batch += 1
+  temporaries, arguments = at(batch)
+  return {
+    "batch": batch,
+    "temporaries": int(temporaries),
+    "arguments": int(arguments),
+  }
+
+
+def _line_of_gpu(config, expert_config, devices) -> Callable:
+  """Returns at(batch): [temporaries, arguments], bytes of one GPU.
+
+  There, temporaries grow evenly; two full steps are compiled.
+  """
+  found = []
+  for batch in _FIT_BATCHES_OF_GPU:
+    c = config.copy_and_resolve_references()
+    c.data.batch_size = batch * len(devices)
+    compiled, seconds = compile_step(c, expert_config, devices)
+    temporaries = compiled.memory_analysis().temp_size_in_bytes
+    c.data.batch_size = batch
+    arguments = _bytes(abstract_arguments(c, expert_config))
+    found.append(np.array([temporaries, arguments]))
+    print(
+      f"{batch} windows a device: {temporaries / 1e6:.0f} MB of temporaries, "
+      f"{seconds:.0f} s",
+      flush=True,
+    )
+  first, second = _FIT_BATCHES_OF_GPU
+  slope = (found[1] - found[0]) / (second - first)
+  return lambda batch: found[0] + slope * (batch - first)
+
+
+def _line_of_tpu(config, expert_config, devices) -> Callable:
+  """Returns at(batch): [temporaries, arguments], bytes of one TPU.
+
+  From a narrow step: what its temporaries are of what its convolutions put out,
+  times a measured factor, is taken as the full step's share.
   """
   config, expert_config, narrow, narrow_expert = (
     c.copy_and_resolve_references() for c in (config, expert_config) * 2
@@ -221,11 +275,4 @@ def largest_batch(config, expert_config, devices, memory: int) -> dict:
     filled = -(-batch * pictures // _LANES) * _LANES / pictures
     return found[0] + slope * (np.array([filled, batch]) - _LANES)
 
-  batch = 0
-  while at(batch + 1).sum() <= _USABLE * memory:
-    batch += 1
-  return {
-    "batch": batch,
-    "temporaries": int(at(batch)[0]),
-    "arguments": int(at(batch)[1]),
-  }
+  return at

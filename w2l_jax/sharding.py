@@ -9,7 +9,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.experimental import multihost_utils, topologies
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 
@@ -34,26 +34,6 @@ def make_mesh(batch_size: int, devices=None) -> Mesh:
   return jax.make_mesh(
     (count,), ("data",), axis_types=(AxisType.Auto,), devices=devices
   )
-
-
-def tpu_devices(topology: str) -> list:
-  """Returns the devices of a TPU slice that need not be there.
-
-  Args:
-    topology: "v5e:2x4", as libtpu names it.
-
-  Raises:
-    RuntimeError: if there is no libtpu, or it does not know the topology.
-  """
-  try:
-    found = topologies.get_topology_desc(platform="tpu", topology_name=topology)
-  except Exception as e:  # noqa: BLE001 (libtpu raises whatever it likes)
-    raise RuntimeError(
-      f"{topology}: libtpu does not describe it "
-      f"({' '.join(str(e).split())[:200]}). It is installed by: pip install "
-      '"jax[tpu]"'
-    ) from e
-  return list(found.devices)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

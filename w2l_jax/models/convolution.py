@@ -9,8 +9,9 @@ convolutions of stride 2, their gradients by the input, 5x5 ones of stride
 their gradients are Winograd's where channels and maps are large enough
 (winograd.py has the algorithm), odd numbers of channels are filled up with
 zeros, and the gradient by the input of other strided ones is taken in phases.
-Accelerators keep XLA's own of all these, except that a transposed convolution
-is its four phases there.
+Accelerators keep XLA's own of all these, except that a TPU takes a transposed
+convolution in its four phases, and a GPU gets gradients by kernels in the order
+that the kernels have.
 docs/PERFORMANCE.md has the figures; layers.py has the blocks that call this.
 """
 
@@ -358,15 +359,23 @@ def kernel_gradient(
     tile = _largest_tile(x, kernel_size)
     return winograd.kernel_gradient(x, y_grad, tile, kernel_size[0])
 
+  def in_order(x, y_grad):
+    # cuDNN's order is [C', h, w, C].  XLA would keep it up to the optimiser,
+    # and turn what that holds in float32 round, there and back.
+    flat = jax.lax.optimization_barrier(native(x, y_grad).reshape(-1))
+    return flat.reshape(kernel_shape)
+
   kernel_shape = (*kernel_size, x.shape[-1], y_grad.shape[-1])
   if _is_winograds(x, kernel_shape, strides, padding):
-    faster = by_tiles
+    on_cpu = by_tiles
   elif y_grad.shape[1] * y_grad.shape[2] < 9 or x.shape[-1] < 4:
     # Building the products' operands takes longer than it saves.
-    return native(x, y_grad)
+    on_cpu = native
   else:
-    faster = products
-  return jax.lax.platform_dependent(x, y_grad, cpu=faster, default=native)
+    on_cpu = products
+  return jax.lax.platform_dependent(
+    x, y_grad, cpu=on_cpu, cuda=in_order, default=native
+  )
 
 
 def _operands(x, y_grad, kernel_size, strides) -> int:
@@ -427,10 +436,11 @@ def conv_transpose_stride2(x: jax.Array, kernel: jax.Array) -> jax.Array:
   """A 3x3 transposed convolution of stride 2.
 
   Equal to dilating `x` by 2 and padding it by (1, 2), but no zeros are
-  multiplied: wide ones on CPUs are a matrix product, others their four phases,
-  that is, each parity of output rows and columns by itself: even outputs take
-  the middle tap of x[m], odd ones the outer taps over x[m], x[m + 1].  Its
-  gradients are those of the convolution that it is the transpose of.
+  multiplied: on a GPU it is cuDNN's gradient of a convolution, wide ones on
+  CPUs are a matrix product, others their four phases, that is, each parity of
+  output rows and columns by itself: even outputs take the middle tap of x[m],
+  odd ones the outer taps over x[m], x[m + 1].  Its gradients are those of the
+  convolution that it is the transpose of.
 
   Args:
     x: [N, H, W, C].
@@ -447,15 +457,22 @@ def conv_transpose_stride2(x: jax.Array, kernel: jax.Array) -> jax.Array:
   def by_product(x, kernel):
     return _transposed_by_product(x, _flipped(kernel), size, *_STRIDE2)
 
-  if not _is_of_products(kernel.shape, _STRIDE2[0], x.dtype):
-    return by_phases(x, kernel)
+  def native(x, kernel):
+    y = jnp.zeros((len(x), *size, kernel.shape[3]), x.dtype)
+    _, vjp = jax.vjp(lambda y: _convolution(y, _flipped(kernel), *_STRIDE2), y)
+    return vjp(x)[0]
+
+  wide = _is_of_products(kernel.shape, _STRIDE2[0], x.dtype)
+  on_cpu = by_product if wide else by_phases
   return jax.lax.platform_dependent(
-    x, kernel, cpu=by_product, default=by_phases
+    x, kernel, cpu=on_cpu, cuda=native, default=by_phases
   )
 
 
-# Strides and padding of the convolution that it is the transpose of.
-_STRIDE2 = ((2, 2), ((1, 0), (1, 0)))
+# Strides and padding of the convolution that it is the transpose of.  The zeros
+# below and to the right meet no window; without them cuDNN, which pads both
+# sides alike, is given a copy of the map.
+_STRIDE2 = ((2, 2), ((1, 1), (1, 1)))
 
 
 def _flipped(kernel) -> jax.Array:

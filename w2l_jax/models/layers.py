@@ -240,6 +240,34 @@ def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
   return (value, value) if isinstance(value, int) else tuple(value)
 
 
+def _moments(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+  """Returns mean and biased variance [C] of images [N, H, W, C].
+
+  Two passes: E[x^2] - E[x]^2 cancels in float32 where a channel's mean is large
+  beside its deviation, and parity with PyTorch goes with it.
+  """
+  mean = jnp.mean(x, axis=(0, 1, 2))
+  return mean, jnp.mean(jnp.square(x - _of_channels(mean)), axis=(0, 1, 2))
+
+
+def _moments_in_one_pass(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+  """`_moments`, reading the images once, as a GPU's compiler joins two sums.
+
+  The differences from a pixel of each image are summed, and their squares: that
+  pixel is as near to the image's mean as any, so little is cancelled.  Then the
+  images' moments are those of the batch.
+  """
+  n, h, w, c = x.shape
+  shift = x[:, h // 2, w // 2]
+  shifted = x - shift[:, None, None]
+  first = jnp.mean(shifted, axis=(1, 2))
+  second = jnp.mean(jnp.square(shifted), axis=(1, 2))
+  means = (shift + first).reshape(n, 1, 1, c)
+  within = jnp.maximum(second - jnp.square(first), 0)
+  mean, between = _moments(means)
+  return mean, between + jnp.mean(within, axis=0)
+
+
 @jax.custom_vjp
 def _normalized(
   x: jax.Array, scale: jax.Array, bias: jax.Array
@@ -258,11 +286,10 @@ def _normalized(
     through the latter two.
   """
   wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-  mean = jnp.mean(wide, axis=(0, 1, 2))
-  # Two passes: E[x^2] - E[x]^2 cancels in float32 where a channel's mean is
-  # large beside its deviation, and parity with PyTorch goes with it.
+  mean, var = jax.lax.platform_dependent(
+    wide, cuda=_moments_in_one_pass, default=_moments
+  )
   centered = wide - _of_channels(mean)
-  var = jnp.mean(jnp.square(centered), axis=(0, 1, 2))
   factor = scale * jax.lax.rsqrt(var + BATCH_NORM_EPSILON)
   y = centered * _of_channels(factor) + _of_channels(bias)
   return y.astype(x.dtype), mean, var
@@ -384,6 +411,32 @@ def training_apply(model: nn.Module, running_variance: str) -> Callable:
   return apply
 
 
+@jax.custom_vjp
+def _rectified_sum(x: jax.Array, y: jax.Array) -> jax.Array:
+  """relu(x + y); for the gradient, the result is kept.
+
+  The next convolution keeps it, too.  A GPU's compiler would rather read both
+  terms again, of which `y` is to be computed: three maps for one.
+  """
+  return nn.relu(x + y)
+
+
+def _rectified_sum_forward(x, y):
+  z = _rectified_sum(x, y)
+  return z, z
+
+
+def _rectified_sum_backward(z, z_grad):
+  z = jax.lax.platform_dependent(
+    z, cuda=jax.lax.optimization_barrier, default=lambda z: z
+  )
+  grad = jnp.where(z > 0, z_grad, 0)
+  return grad, grad
+
+
+_rectified_sum.defvjp(_rectified_sum_forward, _rectified_sum_backward)
+
+
 class ConvBlock(nn.Module):
   """Convolution, BatchNorm, optional residual, ReLU.
 
@@ -414,7 +467,7 @@ class ConvBlock(nn.Module):
       name="conv",
     )(x)
     y = _BatchNorm(name="batch_norm")(y, bias, train)
-    return nn.relu(x + y if self.residual else y)
+    return _rectified_sum(x, y) if self.residual else nn.relu(y)
 
 
 class LeakyConvBlock(nn.Module):
