@@ -165,9 +165,17 @@ def _steps(workdir: str) -> int:
 def _train(folder: str, workdir: str, run: Run, size: str, device: str) -> None:
   """Trains one run to its end; its expert's is in the folder."""
   summary = os.path.join(workdir, "training.json")
-  if os.path.exists(summary):
-    return
   config = f"configs/{run.config}.py" + ("" if size == "full" else f":{size}")
+  if os.path.exists(summary):
+    with open(summary) as f:
+      done = json.load(f)["command"]
+    if f"--config={config}" not in shlex.split(done):
+      sys.exit(
+        f"error: {workdir}: expected a run of --config={config} (--size="
+        f"{size}), found one of another: {done}; give another --size or "
+        "--workdir"
+      )
+    return
   arguments = [
     f"--config={config}",
     f"--config.data.dir={os.path.join(folder, 'data')}",
@@ -189,7 +197,9 @@ def _train(folder: str, workdir: str, run: Run, size: str, device: str) -> None:
     "command": "python -m launch.train " + shlex.join(arguments),
     "steps": steps,
     # Of the last go alone: those before it were interrupted.
-    "seconds_a_step": (time.monotonic() - start) / max(1, steps - before),
+    "seconds_a_step": (
+      (time.monotonic() - start) / (steps - before) if steps > before else None
+    ),
     "device": device,
     "commit": _commit(),
   }
@@ -211,7 +221,15 @@ def _measure(
   outdir = os.path.join(
     workdir, "evaluation" + "_others" * others + f"_{judge}" * bool(judge)
   )
-  if os.path.exists(os.path.join(outdir, "metrics.json")):
+  summary = os.path.join(outdir, "metrics.json")
+  if os.path.exists(summary):
+    with open(summary) as f:
+      done = json.load(f)["protocol"]["clips"]
+    if done != clips:
+      sys.exit(
+        f"error: {outdir}: expected figures of at most {clips} clips, found "
+        f"those of {done}; give --clips={done}, or remove that folder"
+      )
     return
   data = os.path.join(folder, "others" if others else "data")
   _call(

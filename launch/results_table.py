@@ -64,6 +64,17 @@ def _with_interval(figure: dict) -> str:
   return text
 
 
+def _seconds_a_step(training: dict) -> str:
+  """Of the last go; none where it found all steps done."""
+  seconds = training["seconds_a_step"]
+  return "-" if seconds is None else f"{seconds:.2f}"
+
+
+def _minutes(training: dict) -> str:
+  seconds = training["seconds_a_step"]
+  return "-" if seconds is None else f"{training['steps'] * seconds / 60:.0f}"
+
+
 def _experts(folder: str, whats: dict[str, str]) -> str:
   rows = []
   for name, what in whats.items():
@@ -75,7 +86,7 @@ def _experts(folder: str, whats: dict[str, str]) -> str:
           what,
           *(_number(found[key]) for key in _EXPERTS),
           str(training["steps"]),
-          f"{training['steps'] * training['seconds_a_step'] / 60:.0f}",
+          _minutes(training),
         ]
       )
   return _table(["expert", *_EXPERTS.values(), "steps", "minutes"], rows)
@@ -140,7 +151,7 @@ def write_ablations(folder: str, whats: dict[str, str]) -> str:
             _with_interval(found["summary"][measure][variant])
             for measure, variant in columns.values()
           ),
-          f"{training['seconds_a_step']:.2f}",
+          _seconds_a_step(training),
         ]
       )
   path = os.path.join(folder, "ABLATIONS.md")

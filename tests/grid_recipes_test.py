@@ -40,6 +40,7 @@ def calls(monkeypatch, tmp_path):
       figure = {"mean": 0.25, "low": 0.2, "high": 0.3, "clips": 3}
       report = {
         "stage": stage,
+        "protocol": {"clips": int(given["config.clips"])},
         "summary": {
           name: {v: figure for v in VARIANTS}
           for name in (
@@ -114,6 +115,49 @@ def test_all_in_order_and_nothing_twice(calls, tmp_path):
     {"step": step, "by the judge": value}
     for step, value in ((-1, 0.1), (0, 0.8), (1, 0.2))
   ]
+
+
+def test_what_was_done_otherwise_is_not_taken_for_what_is_asked(
+  calls, tmp_path
+):
+  pytest.importorskip("matplotlib")
+  folder = str(tmp_path / "results")
+
+  def run(**kwargs):
+    where = (folder, "GRID", "GRID/splits")
+    grid_recipes.run(*where, only=["generator"], **kwargs)
+
+  run(size="small")
+  count = len(calls)
+  with pytest.raises(
+    SystemExit, match=r"expected a run of .*expert_grid_contr"
+  ):
+    run(size="full")
+  with pytest.raises(SystemExit, match="of at most 7 clips, found those of 50"):
+    run(size="small", clips=7)
+  assert len(calls) == count
+
+
+def test_no_speed_where_nothing_was_left_to_train(calls, tmp_path, monkeypatch):
+  """Another's training was put there: how long it took is not known."""
+  pytest.importorskip("matplotlib")
+  judge = tmp_path / "results" / "judge"
+  judge.mkdir(parents=True)
+  (judge / "metrics.jsonl").write_text('{"step": 1}\n')
+  recorded = grid_recipes._call
+
+  def call(module, *arguments):
+    if module != "launch.train":
+      recorded(module, *arguments)
+
+  monkeypatch.setattr(grid_recipes, "_call", call)
+  grid_recipes.run(str(judge.parent), "GRID", "GRID/splits", only=["judge"])
+  training = json.loads((judge / "training.json").read_text())
+  assert training["seconds_a_step"] is None
+  text = (judge.parent / "RESULTS.md").read_text()
+  assert (
+    "| the independent judge | 0.750 | 0.750 | 0.750 | 0.750 | 9 | - |" in text
+  )
 
 
 def test_an_unknown_run_is_named(tmp_path):
