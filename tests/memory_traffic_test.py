@@ -81,6 +81,21 @@ custom_call_target="__cudnn$convForward"
 """
 
 
+def test_what_a_fusion_only_converts_is_read():
+  text = """
+%converts (p: f32[1000]) -> bf16[1000] {
+  %p = f32[1000]{0} parameter(0)
+  ROOT %c = bf16[1000]{0} convert(%p)
+}
+
+ENTRY %main (x: f32[1000]) -> bf16[1000] {
+  %x = f32[1000]{0} parameter(0)
+  ROOT %f = bf16[1000]{0} fusion(%x), kind=kLoop, calls=%converts
+}
+"""
+  assert memory_traffic.bytes_accessed(text) == 6000
+
+
 def test_of_a_gpus_program_by_hand():
   x, kernel, y = 2 * 8 * 16 * 4, 2 * 16 * 9 * 4, 2 * 8 * 16 * 16
   call = x + kernel + y + 64

@@ -50,7 +50,15 @@ def accumulated(
     1
   ]
   zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+
+  def scan(unroll):
+    def run(state, batch):
+      return jax.lax.scan(step, state, batch, unroll=unroll)[0]
+
+    return run
+
   # XLA's CPU backend has no fast convolutions inside loops.
-  unroll = parts if jax.default_backend() == "cpu" else 1
-  (carry, sums), _ = jax.lax.scan(step, (carry, zeros), batch, unroll=unroll)
+  carry, sums = jax.lax.platform_dependent(
+    (carry, zeros), batch, cpu=scan(parts), default=scan(1)
+  )
   return carry, jax.tree.map(lambda x: x / parts, sums)

@@ -29,6 +29,7 @@ _FREE = {
 
 @dataclasses.dataclass
 class _Instruction:
+  is_root: bool  # Of its computation.
   type: str
   operation: str
   arguments: str  # As written.
@@ -73,6 +74,7 @@ def _parsed(text: str) -> tuple[dict[str, dict[str, _Instruction]], str]:
       end = begin + _closing(rest[begin:])
       arguments = rest[begin + 1 : end]
       current[found[2]] = _Instruction(
+        bool(found[1]),
         type_text,
         rest[:begin],
         arguments,
@@ -88,6 +90,8 @@ def _called(instruction: _Instruction, key: str) -> str:
 
 def _read_of(name: str, computation: dict[str, _Instruction]) -> int | None:
   """Returns the bytes of a fusion's value that are read; None: all of it."""
+  if computation[name].is_root:
+    return None
   total = 0
   for instruction in computation.values():
     if name not in instruction.operands:
