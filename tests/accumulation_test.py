@@ -1,6 +1,7 @@
 """Parts of a batch give the gradient of the whole."""
 
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -34,6 +35,15 @@ def test_parts_make_up_the_whole(parts):
   assert carry == parts
   for key, value in whole.items():
     np.testing.assert_allclose(found[key], value, rtol=1e-6)
+
+
+def test_accelerators_loop():
+  """Where the program is for one, not where it is lowered; a CPU unrolls."""
+  batch = {"x": jnp.zeros((8, 3)), "y": jnp.zeros(8)}
+  step = jax.jit(lambda b: accumulated(squares(jnp.arange(3.0)), 0, b, 4))
+  for platform in ("cpu", "cuda", "tpu"):
+    text = jax.export.export(step, platforms=[platform])(batch).mlir_module()
+    assert ("stablehlo.while" in text) == (platform != "cpu")
 
 
 def test_groups_stay_together():

@@ -4,6 +4,7 @@ import importlib.util
 import re
 import subprocess
 import sys
+import types
 
 import jax
 import jax.export
@@ -142,6 +143,48 @@ def test_the_largest_batch_of_a_gpu(monkeypatch):
   assert total <= 0.75 * 10**9 < total + window
 
 
+def test_no_window_fits(monkeypatch):
+  config, expert = configs(expert_lrs2.get_config)
+  monkeypatch.setitem(absent_devices.MEMORY, "h100", 1000)
+  monkeypatch.setattr(
+    compile_ahead,
+    "_line_of_gpu",
+    lambda *_: lambda batch: np.array([4e9 * batch, 1e9]),
+  )
+  with pytest.raises(ValueError, match=r"one window .* takes 5\.0 GB, of 0\.0"):
+    compile_ahead.largest_batch(config, expert, [None], "h100:1")
+
+
+def test_an_expert_for_other_faces():
+  config, _ = configs(gan_lrs2.get_config)
+  with pytest.raises(ValueError, match="24 pixels, expert_config of 96"):
+    compile_ahead.abstract_arguments(config, expert_lrs2.get_config())
+
+
+@pytest.mark.parametrize(
+  ("topology", "asked"),
+  [("h100:8", "1x1x8"), ("a100:2x4", "1x2x4"), ("v5e:2x4", "v5e:2x4")],
+)
+def test_what_the_compilers_are_asked_for(topology, asked, monkeypatch):
+  """Slices, machines and GPUs of each; a TPU's as libtpu names it."""
+  given = {}
+
+  def get_topology_desc(**kwargs):
+    given.update(kwargs)
+    return types.SimpleNamespace(devices=("device",))
+
+  monkeypatch.setattr(
+    absent_devices.topologies, "get_topology_desc", get_topology_desc
+  )
+  assert absent_devices.devices(topology) == ["device"]
+  if absent_devices.is_gpu(topology):
+    assert (given["platform"], given["topology"]) == ("cuda", asked)
+    memory = absent_devices.MEMORY[topology.split(":")[0]]
+    assert f"device_memory_size: {memory}\n" in given["target_config"]
+  else:
+    assert (given["platform"], given["topology_name"]) == ("tpu", asked)
+
+
 @pytest.mark.parametrize(
   ("topology", "expected"),
   [
@@ -187,7 +230,12 @@ def test_a_step_of_two_gpus_that_are_not_there():
     text=True,
   ).stdout
   assert "8 windows on 2 devices (h100:2)" in output
-  assert re.search(r"memory accessed +0\.\d+ GB a step", output)
+  accessed = re.search(r"memory accessed +(\d+\.\d) MB a step", output)
+  state, _, _ = compile_ahead.abstract_arguments(
+    *configs(expert_lrs2.get_config)
+  )
+  # At least, the state is read and written.
+  assert 2 * compile_ahead._bytes(state) < float(accessed[1]) * 1e6 < 2e7
   assert re.search(r"collectives +\d+ all-reduce", output)
 
 

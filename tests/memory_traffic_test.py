@@ -52,7 +52,7 @@ def test_a_loops_body_counts_as_often_as_it_runs():
 
 
 # As a GPU's: a call of cuDNN, a fusion that takes a slice of what it is given,
-# a reduction to two results.
+# a reduction to two results, an all-reduce and another computation's call.
 GPU_TEXT = """
 HloModule jit_step, is_scheduled=true
 
@@ -68,6 +68,19 @@ HloModule jit_step, is_scheduled=true
   ROOT %t = (f32[4]{0}, f32[4]{0}) tuple(%q0, %q0)
 }
 
+%of_a_converted_slice (r0: bf16[8,4,4,16], r1: s32[]) -> f32[1,4,4,16] {
+  %r0 = bf16[8,4,4,16]{3,2,1,0} parameter(0)
+  %r1 = s32[] parameter(1)
+  %wide = f32[8,4,4,16]{3,2,1,0} convert(%r0)
+  ROOT %d = f32[1,4,4,16]{3,2,1,0} dynamic-slice(%wide, %r1, %r1, %r1, %r1), \
+dynamic_slice_sizes={1,4,4,16}
+}
+
+%called (s0: bf16[8,4,4,4]) -> bf16[8,4,4,4] {
+  %s0 = bf16[8,4,4,4]{3,2,1,0} parameter(0)
+  ROOT %n = bf16[8,4,4,4]{3,2,1,0} negate(%s0)
+}
+
 ENTRY %main (x: bf16[8,4,4,4], k: bf16[16,3,3,4]) -> (f32[4], f32[4]) {
   %k = bf16[16,3,3,4]{3,2,1,0} parameter(1), metadata={op_name="k"}
   %x = bf16[8,4,4,4]{3,2,1,0} parameter(0), metadata={op_name="x"}
@@ -76,6 +89,12 @@ custom_call_target="__cudnn$convForward"
   %y = bf16[8,4,4,16]{3,2,1,0} get-tuple-element(%conv), index=0
   %f = bf16[8,4,4,4]{3,2,1,0} fusion(%y, %x), kind=kLoop, calls=%of_slice
   %g = pred[8] compare(%f, %f), direction=GT
+  %i = s32[] constant(3)
+  %e = f32[1,4,4,16]{3,2,1,0} fusion(%y, %i), kind=kLoop, \
+calls=%of_a_converted_slice
+  %n = bf16[8,4,4,4]{3,2,1,0} call(%f), to_apply=%called
+  %begun = f32[1,4,4,16]{3,2,1,0} all-reduce-start(%e), to_apply=%add
+  %ended = f32[1,4,4,16]{3,2,1,0} all-reduce-done(%begun)
   ROOT %r = (f32[4]{0}, f32[4]{0}) fusion(%f), kind=kInput, calls=%sums
 }
 """
@@ -102,6 +121,10 @@ def test_of_a_gpus_program_by_hand():
   fusion = x + x + x  # A slice of y is as large as x.
   compare = x + 8  # An operand that is there twice is read once.
   sums = x + 2 * 4 * 4
+  # As it is sliced in float32; an index.
+  converted_slice = 2 * 4 * 16 * 16 + 4
+  called = 2 * x
+  all_reduce = 2 * 4 * 16 * 16
   assert memory_traffic.bytes_accessed(GPU_TEXT) == (
-    call + fusion + compare + sums
+    call + fusion + compare + sums + converted_slice + called + all_reduce
   )

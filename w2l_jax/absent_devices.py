@@ -128,8 +128,8 @@ def _target_config(name: str, **fields) -> str:
     f"gpu_device_info {{\n{info}\n}}\n"
     'platform_name: "CUDA"\n'
     f'device_description_str: "{name}"\n'
-    # cuDNN's and CUDA's: the oldest that jax[cuda13] is built for will do, for
-    # nothing here asks for a newer one.
+    # Of cuDNN and CUDA.  (With 9.28 and 13.0, or 9.10 and 12.8, steps came to
+    # the same bytes.)
     "dnn_version_info { major: 9 minor: 10 }\n"
     "runtime_version { major: 13 }\n"
   )
@@ -141,6 +141,6 @@ def _described(topology: str, extra: str, /, **kwargs) -> list:
   except Exception as e:  # noqa: BLE001 (plugins raise whatever they like)
     raise RuntimeError(
       f"{topology}: no compiler describes it "
-      f"({' '.join(str(e).split())[:200]}). It is installed by: pip install "
-      f"-e '.[{extra}]'"
+      f"({' '.join(str(e).split())[:200]}). Is it installed? pip install -e "
+      f"'.[{extra}]'"
     ) from e

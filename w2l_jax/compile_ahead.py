@@ -42,7 +42,11 @@ _COLLECTIVE = re.compile(
 
 
 def abstract_arguments(config, expert_config) -> tuple:
-  """Returns the shapes of (state, batch, frozen) of a train step."""
+  """Returns the shapes of (state, batch, frozen) of a train step.
+
+  Raises:
+    ValueError: if the expert is for faces of another size.
+  """
   spec, size = config.windows, config.image_size
   count, frames = config.data.batch_size, spec.frames
   mel = (spec.mel_columns, audio.NUM_MELS)
@@ -56,6 +60,11 @@ def abstract_arguments(config, expert_config) -> tuple:
     shapes["in_sync"] = ((count,), np.float32)
   else:
     module = train_generator
+    if expert_config.image_size != size:
+      raise ValueError(
+        f"config has faces of {size} pixels, expert_config of "
+        f"{expert_config.image_size}; give --expert_config of the same size"
+      )
     shapes["other"] = shapes["frames"]
     shapes["frame_mels"] = ((count, frames, *mel), np.float32)
     frozen["expert"] = jax.eval_shape(
@@ -103,7 +112,11 @@ def table(compiled) -> dict[str, str]:
     accessed = cost["bytes accessed"]
   else:  # Of a GPU's program.
     accessed = memory_traffic.bytes_accessed(text)
-  rows["memory accessed"] = f"{accessed / 1e9:.2f} GB a step"
+  rows["memory accessed"] = (
+    f"{accessed / 1e9:.2f} GB a step"
+    if accessed >= 1e9
+    else f"{accessed / 1e6:.1f} MB a step"
+  )
   rows["collectives"] = (
     ", ".join(f"{found.count(name)} {name}" for name in sorted(set(found)))
     or "none"
@@ -188,6 +201,9 @@ def largest_batch(config, expert_config, devices, topology: str) -> dict:
   Returns:
     {"batch": windows for each device; "temporaries", "arguments": bytes of one
     with that batch}.
+
+  Raises:
+    ValueError: if not even one window fits.
   """
   memory = absent_devices.MEMORY[absent_devices.kind_of(topology)]
   if absent_devices.is_gpu(topology):
@@ -199,6 +215,11 @@ def largest_batch(config, expert_config, devices, topology: str) -> dict:
   batch = 0
   while at(batch + 1).sum() <= usable:
     batch += 1
+  if not batch:
+    raise ValueError(
+      f"one window of this config takes {at(1).sum() / 1e9:.1f} GB, of "
+      f"{usable / 1e9:.1f} that {topology} has for each device"
+    )
   temporaries, arguments = at(batch)
   return {
     "batch": batch,

@@ -93,14 +93,13 @@ def _read_of(name: str, computation: dict[str, _Instruction]) -> int | None:
   if computation[name].is_root:
     return None
   total = 0
-  for instruction in computation.values():
+  for user, instruction in computation.items():
     if name not in instruction.operands:
       continue
     if instruction.operation in ("slice", "dynamic-slice"):
       total += _bytes(instruction.type)
     elif instruction.operation in ("bitcast", "convert"):
-      inner = next(k for k, v in computation.items() if v is instruction)
-      read = _read_of(inner, computation)
+      read = _read_of(user, computation)
       if read is None:
         return None
       total += read
@@ -113,7 +112,9 @@ def bytes_accessed(text: str) -> int:
   """Returns what a program's operations read and write, in bytes.
 
   The result of each, and each operand once; of an operand that a fusion takes
-  slices of, those.  Caches and workspaces are not counted.
+  slices of, those.  Caches and workspaces are not counted.  An array that a
+  loop updates in place (dynamic-update-slice), as a CPU's steps do, counts
+  whole each time: the GPUs' have none.
 
   Args:
     text: of an optimised module, `compiled.as_text()`.

@@ -16,7 +16,8 @@ import soxr
 from absl import app, flags
 
 from data_prep import speech_synthesis
-from w2l_jax import audio, dataset, inference, video_writer, windows
+from tests.measurements.grid_drawer import Drawer
+from w2l_jax import audio, video_writer, windows
 
 _DATA = flags.DEFINE_string("data", None, "GRID, prepared.", required=True)
 _OTHERS = flags.DEFINE_string(
@@ -30,41 +31,16 @@ _COMMENT = (
   "Synthetic: drawn by grid-small. After GRID speaker 1 (Cooke, Barker, "
   "Cunningham, Shao 2006), CC BY 4.0."
 )
-# GRID's label files count 1/25000 s.
-_UNITS_A_FRAME = 25_000 / windows.FPS
-
-
-class Drawer:
-  """grid-small, beside a prepared test split."""
-
-  def __init__(self, data: str):
-    self._variables, self._config = inference.load_generator("grid-small")
-    self._generator = inference.FaceGenerator(self._config)
-    directory = dataset.builder_dir(data, self._config["image_size"])
-    self.split = dataset.Split(directory, "test")
-
-  def frames(self, face: int, speech: int) -> np.ndarray:
-    """Clip `face` saying what `speech` does, [T, S, S, 3]."""
-    crops = dataset.decode_frames(self.split[face])
-    said = self.split[speech]
-    total = len(dataset.decode_frames(said))
-    return inference.lipsync_crops(
-      self._generator, self._variables, self._config, crops, said["mel"], total
-    )[1]
 
 
 def words(drawer: Drawer, align: str) -> np.ndarray:
   """Three sentences of others' clips, each word's beginning and middle."""
   rows = []
   for speech in (0, 3, 7):
-    name = dataset.text(drawer.split.index.ids[speech]).split("/")[-1]
     frames = drawer.frames((speech + 11) % len(drawer.split), speech)
     marks = [("sil", 5)]
-    with open(os.path.join(align, f"{name}.align")) as f:
-      for start, end, word in map(str.split, f):
-        if word not in ("sil", "sp"):
-          start, end = (float(x) / _UNITS_A_FRAME for x in (start, end))
-          marks += [(f"{word} 0", start), (f"{word} mid", (start + end) / 2)]
+    for word, start, end in drawer.said(speech, align):
+      marks += [(f"{word} 0", start), (f"{word} mid", (start + end) / 2)]
     marks.append(("sil", 70))
     tiles = []
     for label, frame in marks:

@@ -253,18 +253,21 @@ def _moments(x: jax.Array) -> tuple[jax.Array, jax.Array]:
 def _moments_in_one_pass(x: jax.Array) -> tuple[jax.Array, jax.Array]:
   """`_moments`, reading the images once, as a GPU's compiler joins two sums.
 
-  The differences from a pixel of each image are summed, and their squares: that
-  pixel is as near to the image's mean as any, so little is cancelled.  Then the
-  images' moments are those of the batch.
+  The differences from a pixel of each image are summed, and their squares: by
+  rule that pixel is near the image's mean, so little is cancelled, and where it
+  is far from all others the variance has the square of that distance over H W
+  in it, so no more than H W roundings are.  Then the images' moments are those
+  of the batch.
+
+  Args, returns: as `_moments`.
   """
   n, h, w, c = x.shape
   shift = x[:, h // 2, w // 2]
   shifted = x - shift[:, None, None]
   first = jnp.mean(shifted, axis=(1, 2))
   second = jnp.mean(jnp.square(shifted), axis=(1, 2))
-  means = (shift + first).reshape(n, 1, 1, c)
-  within = jnp.maximum(second - jnp.square(first), 0)
-  mean, between = _moments(means)
+  within = second - jnp.square(first)
+  mean, between = _moments((shift + first).reshape(n, 1, 1, c))
   return mean, between + jnp.mean(within, axis=0)
 
 
@@ -412,29 +415,28 @@ def training_apply(model: nn.Module, running_variance: str) -> Callable:
 
 
 @jax.custom_vjp
-def _rectified_sum(x: jax.Array, y: jax.Array) -> jax.Array:
-  """relu(x + y); for the gradient, the result is kept.
+def _relu_of_sum(x: jax.Array) -> jax.Array:
+  """relu(x) of any shape, x being a sum; for the gradient the result is kept.
 
-  The next convolution keeps it, too.  A GPU's compiler would rather read both
-  terms again, of which `y` is to be computed: three maps for one.
+  The next convolution keeps it, too.  A GPU's compiler would rather compute the
+  sum again, of two maps.
   """
-  return nn.relu(x + y)
+  return nn.relu(x)
 
 
-def _rectified_sum_forward(x, y):
-  z = _rectified_sum(x, y)
-  return z, z
+def _relu_of_sum_forward(x):
+  y = _relu_of_sum(x)
+  return y, y
 
 
-def _rectified_sum_backward(z, z_grad):
-  z = jax.lax.platform_dependent(
-    z, cuda=jax.lax.optimization_barrier, default=lambda z: z
+def _relu_of_sum_backward(y, y_grad):
+  y = jax.lax.platform_dependent(
+    y, cuda=jax.lax.optimization_barrier, default=lambda y: y
   )
-  grad = jnp.where(z > 0, z_grad, 0)
-  return grad, grad
+  return (jnp.where(y > 0, y_grad, 0),)
 
 
-_rectified_sum.defvjp(_rectified_sum_forward, _rectified_sum_backward)
+_relu_of_sum.defvjp(_relu_of_sum_forward, _relu_of_sum_backward)
 
 
 class ConvBlock(nn.Module):
@@ -467,7 +469,7 @@ class ConvBlock(nn.Module):
       name="conv",
     )(x)
     y = _BatchNorm(name="batch_norm")(y, bias, train)
-    return _rectified_sum(x, y) if self.residual else nn.relu(y)
+    return _relu_of_sum(x + y) if self.residual else nn.relu(y)
 
 
 class LeakyConvBlock(nn.Module):
